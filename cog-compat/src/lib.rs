@@ -1,0 +1,1 @@
+//! What Cog promises to its users: cog.yaml, schemas, the prediction envelope.
