@@ -1,1 +1,14 @@
-//! What Cog promises to its users: cog.yaml, schemas, the prediction envelope.
+//! What Cog promises to its users, as data and pure functions: `cog.yaml`, schemas, validation, the prediction envelope.
+//!
+//! Nothing here listens, reads a file or knows a clock: the server gives text, times and file contents in, and sends
+//! what comes out.
+#![forbid(unsafe_code)]
+
+pub mod diagnostic;
+pub mod manifest;
+pub mod prediction;
+mod yaml;
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use manifest::Manifest;
+pub use prediction::{PredictionRequest, PredictionState};

@@ -1,0 +1,1 @@
+//! Whether `cog build` would accept the file.
