@@ -1,0 +1,149 @@
+//! What comes out of an engine.
+
+use crate::RequestId;
+
+/// All that one step produced, in one message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepOutput {
+    /// At most one for each sequence; never empty when sent.
+    pub outputs: Vec<SequenceOutput>,
+    /// Counters after the step.
+    pub stats: EngineStats,
+}
+
+/// What a step meant for one sequence. The one with `finish` is the last of its sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SequenceOutput {
+    /// Which.
+    pub id: RequestId,
+    /// The new token; `None` when the sequence was aborted, refused or failed.
+    pub token: Option<SampledToken>,
+    /// Why it ended, on the last output. With [`FinishReason::Stop`], `token` is the end token,
+    /// which is not part of the text.
+    pub finish: Option<FinishReason>,
+    /// On the first output that has a token: how many tokens of the prompt came from the prefix
+    /// cache.
+    pub num_cached_tokens: Option<usize>,
+}
+
+/// A token and how probable it was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampledToken {
+    /// The token.
+    pub id: u32,
+    /// Natural logarithm of its probability under the model, before any sampling parameter;
+    /// `None` unless asked for.
+    pub logprob: Option<f32>,
+    /// The most probable tokens, best first, as many as asked for.
+    pub top: Vec<TokenLogprob>,
+}
+
+/// One alternative.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenLogprob {
+    /// The token.
+    pub id: u32,
+    /// Natural logarithm of its probability under the model.
+    pub logprob: f32,
+}
+
+/// Why a sequence ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// An end token.
+    Stop,
+    /// `max_tokens` or the model's length.
+    Length,
+    /// The caller gave up, or the engine was shut down.
+    Aborted,
+    /// Something went wrong.
+    Error(SequenceError),
+}
+
+/// What went wrong with one sequence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SequenceError {
+    /// The model's output was not a number; nothing can be sampled from it.
+    #[error("the model returned logits that are not finite, at token {position}")]
+    NonFiniteLogits {
+        /// Index of the token that was to be sampled.
+        position: usize,
+    },
+    /// The step that the sequence was part of failed; a new try may succeed.
+    #[error("the model failed: {message}")]
+    StepFailed {
+        /// What the model, or its panic, said.
+        message: String,
+    },
+    /// The request was refused after it had been handed over.
+    #[error(transparent)]
+    Refused(#[from] SubmitError),
+}
+
+/// Why a request is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// A sampling or stop parameter has no meaning.
+    #[error(transparent)]
+    Param(#[from] crate::ParamError),
+    /// There is nothing to continue.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// The prompt leaves no room for a token.
+    #[error(
+        "the prompt has {num_tokens} tokens, the model takes fewer than {max_model_len} with its output"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        num_tokens: usize,
+        /// Longest sequence, prompt and output.
+        max_model_len: usize,
+    },
+    /// Not even an empty cache could hold it.
+    #[error("prompt and output need {num_blocks} cache blocks, there are {blocks_total}")]
+    NeverFits {
+        /// Blocks for the longest output asked for.
+        num_blocks: usize,
+        /// Blocks of the whole cache.
+        blocks_total: usize,
+    },
+    /// Too many requests wait already; try later.
+    #[error("the queue is full: {max_waiting}")]
+    QueueFull {
+        /// How many may wait.
+        max_waiting: usize,
+    },
+    /// The engine holds a request of this name.
+    #[error("a request with this id is running: {}", .0.0)]
+    DuplicateId(RequestId),
+    /// The engine has ended.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// Counters and gauges of an engine; counters only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    /// Sequences that own blocks.
+    pub running: usize,
+    /// Sequences in the queue, preempted ones included.
+    pub waiting: usize,
+    /// Blocks that can be handed out.
+    pub blocks_total: usize,
+    /// Blocks that no sequence owns; some of them hold cached prefixes.
+    pub blocks_free: usize,
+    /// Times a sequence gave its blocks back.
+    pub num_preemptions: u64,
+    /// Tokens looked up in the prefix cache.
+    pub prefix_queries: u64,
+    /// Tokens found there.
+    pub prefix_hits: u64,
+    /// Steps that ran.
+    pub steps: u64,
+    /// Steps that failed.
+    pub failed_steps: u64,
+    /// Prompt tokens of the requests that started, cached ones included.
+    pub prompt_tokens: u64,
+    /// Tokens sampled.
+    pub generation_tokens: u64,
+}

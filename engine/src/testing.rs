@@ -1,0 +1,128 @@
+//! A model that follows a script, and checks of what a scheduler plans.
+
+use std::collections::HashSet;
+
+use candle_core::{DType, Device, Result, Tensor};
+use pinion_kernels::{KvCacheSpec, PagedKvCache, ReferenceAttention};
+use pinion_models::{CausalLm, ForwardCtx, ModelSpec};
+
+use crate::{
+    BlockPool, Engine, EngineHandle, EngineParts, Scheduler, SchedulerConfig, SchedulerOutput,
+};
+
+/// Logits of one row, from the token it follows and the position of that token.
+pub type Script = Box<dyn Fn(u32, u32) -> Result<Vec<f32>> + Send>;
+
+/// A language model without weights.
+pub struct ScriptedModel {
+    spec: ModelSpec,
+    script: Script,
+}
+
+impl ScriptedModel {
+    /// Answers each row with `script`; the script may fail or panic.
+    pub fn new(vocab_size: usize, max_model_len: usize, script: Script) -> Self {
+        let spec =
+            ModelSpec { num_layers: 1, num_kv_heads: 1, head_dim: 1, vocab_size, max_model_len };
+        Self { spec, script }
+    }
+
+    /// After token `t` comes `t + 1`, and after the last one the first.
+    pub fn counting(vocab_size: usize, max_model_len: usize) -> Self {
+        let script = move |token: u32, _| Ok(one_hot(vocab_size, (token + 1) % vocab_size as u32));
+        Self::new(vocab_size, max_model_len, Box::new(script))
+    }
+}
+
+impl CausalLm for ScriptedModel {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn forward(&self, cx: &ForwardCtx<'_>) -> Result<Tensor> {
+        let tokens = cx.batch.input_ids.to_vec1::<u32>()?;
+        let positions = cx.batch.positions.to_vec1::<u32>()?;
+        let rows = cx.batch.logits_indices.to_vec1::<u32>()?;
+        let mut logits = Vec::with_capacity(rows.len() * self.spec.vocab_size);
+        for &row in &rows {
+            logits.extend((self.script)(tokens[row as usize], positions[row as usize])?);
+        }
+        Tensor::from_vec(logits, (rows.len(), self.spec.vocab_size), &Device::Cpu)
+    }
+}
+
+/// Logits that leave no choice but `token`.
+pub fn one_hot(vocab_size: usize, token: u32) -> Vec<f32> {
+    (0..vocab_size as u32).map(|id| if id == token { 10.0 } else { -10.0 }).collect()
+}
+
+/// Limits that bind nothing but the length.
+pub fn config(vocab_size: usize, max_model_len: usize) -> SchedulerConfig {
+    SchedulerConfig {
+        max_num_seqs: 64,
+        max_num_batched_tokens: 512,
+        max_chunk: 512,
+        max_model_len,
+        max_waiting: 1024,
+        vocab_size,
+        prefix_cache: true,
+    }
+}
+
+/// An engine on the CPU with blocks of four tokens.
+pub fn engine(
+    model: Box<dyn CausalLm>,
+    config: SchedulerConfig,
+    num_blocks: usize,
+) -> (Engine, EngineHandle) {
+    let spec = model.spec();
+    let cache = KvCacheSpec {
+        num_layers: spec.num_layers,
+        num_kv_heads: spec.num_kv_heads,
+        head_dim: spec.head_dim,
+        block_size: 4,
+        num_blocks,
+        dtype: DType::F32,
+    };
+    let parts = EngineParts {
+        kv: PagedKvCache::allocate(&cache, &Device::Cpu).expect("the CPU has memory for a test"),
+        attention: Box::new(ReferenceAttention),
+        scheduler: Scheduler::new(config, BlockPool::new(num_blocks, 4)),
+        device: Device::Cpu,
+        model,
+    };
+    Engine::new(parts).expect("the parts are made for each other")
+}
+
+/// Panics unless `plan`, just made by `scheduler`, keeps every limit and could run.
+pub fn check_schedule(scheduler: &Scheduler, plan: &SchedulerOutput) {
+    let config = scheduler.config();
+    let block_size = scheduler.limits().block_size;
+    let num_tokens: usize = plan.scheduled.iter().map(|item| item.num_tokens).sum();
+    assert!(num_tokens <= config.max_num_batched_tokens);
+    assert!(plan.scheduled.len() <= config.max_num_seqs);
+    assert_eq!(plan.scheduled.is_empty(), scheduler.is_idle(), "a step makes progress");
+    let (mut ids, mut written) = (HashSet::new(), HashSet::new());
+    for item in &plan.scheduled {
+        assert!(ids.insert(item.id), "{:?} is scheduled twice", item.id);
+        assert!(!plan.preempted.contains(&item.id), "{:?} is also preempted", item.id);
+        let seq = scheduler.sequence(item.id).expect("a scheduled sequence runs");
+        let range = seq.num_computed_tokens..seq.num_computed_tokens + item.num_tokens;
+        assert!(!range.is_empty() && item.num_tokens <= config.max_chunk);
+        assert!(range.end <= seq.token_ids.len() && range.end <= config.max_model_len);
+        assert_eq!(item.samples, range.end == seq.token_ids.len());
+        for position in range {
+            let slot = (seq.blocks[position / block_size], position % block_size);
+            assert!(slot.0 != 0 && written.insert(slot), "slot {slot:?} is written twice");
+        }
+    }
+    // A block that is written is read by nobody else.
+    for item in &plan.scheduled {
+        let seq = scheduler.sequence(item.id).expect("a scheduled sequence runs");
+        for (at, block) in seq.blocks.iter().enumerate() {
+            let end = (at + 1) * block_size;
+            let is_shared = end <= seq.num_computed_tokens;
+            assert!(!is_shared || !written.iter().any(|slot| slot.0 == *block));
+        }
+    }
+}
