@@ -52,8 +52,9 @@ impl App {
         match (model, packages) {
             (None | Some(""), [only]) => return Ok(only),
             (None | Some(""), _) => {
-                return Err(ApiError::invalid("missing_model", "the request names no model")
-                    .at("model"));
+                return Err(
+                    ApiError::invalid("missing_model", "the request names no model").at("model")
+                );
             }
             (Some(_), _) => {}
         }

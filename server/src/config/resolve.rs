@@ -177,7 +177,8 @@ impl Reader<'_> {
         let keys = self.optional("api-key", |text| Ok(text.to_owned())).unwrap_or_default();
         let serve = ServeConfig {
             listen: self.required("listen", |text| {
-                text.parse().map_err(|_e| "expected an address and port such as 127.0.0.1:8080".to_owned())
+                text.parse()
+                    .map_err(|_e| "expected an address and port such as 127.0.0.1:8080".to_owned())
             })?,
             api_keys: keys.split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect(),
             max_body_bytes: self.required("max-body-size", value::bytes)? as usize,
@@ -197,14 +198,22 @@ impl Reader<'_> {
         self.required(name, |text| Ok(text.to_owned()))
     }
 
-    fn optional<T>(&mut self, name: &'static str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    fn optional<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
         if self.resolved.0[name].0.trim().is_empty() {
             return None;
         }
         self.required(name, read)
     }
 
-    fn required<T>(&mut self, name: &'static str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    fn required<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
         let (value, origin) = &self.resolved.0[name];
         match read(value) {
             Ok(read) => Some(read),

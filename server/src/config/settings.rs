@@ -24,7 +24,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("device", "DEVICE", "auto", "auto, cpu or cuda:N"),
     setting("dtype", "TYPE", "", "Weight type: f32 or bf16 [default: the package's own]"),
     setting("max-model-len", "TOKENS", "", "Longest sequence [default: the model's]"),
-    setting("max-num-seqs", "COUNT", "", "Sequences that run at once [default: the package's, then 64]"),
+    setting(
+        "max-num-seqs",
+        "COUNT",
+        "",
+        "Sequences that run at once [default: the package's, then 64]",
+    ),
     setting("max-num-batched-tokens", "TOKENS", "2048", "Tokens of one step"),
     setting("max-queue", "COUNT", "256", "Generations that may wait; further ones get 429"),
     setting("kv-cache-size", "BYTES", "", "Size of the KV cache [default: from free memory]"),

@@ -37,7 +37,10 @@ fn every_bad_value_names_its_setting_and_origin() {
     let flags = Flags(vec![("listen", "nowhere".to_owned())]);
     let errors = resolve(&flags, &none, None).unwrap().typed().unwrap_err();
     let text = errors[0].to_string();
-    assert!(text.contains("`listen`") && text.contains("flag") && text.contains("nowhere"), "{text}");
+    assert!(
+        text.contains("`listen`") && text.contains("flag") && text.contains("nowhere"),
+        "{text}"
+    );
     let flags = Flags(vec![("threads", "0".to_owned()), ("heartbeat", "soon".to_owned())]);
     let errors = resolve(&flags, &none, None).unwrap().typed().unwrap_err();
     assert!(!errors.is_empty());

@@ -3,7 +3,8 @@
 use super::*;
 
 fn step() -> FromWorker {
-    let delta = Event::Delta { text: "grüß".to_owned(), token_ids: vec![7], logprobs: Vec::new() };
+    let delta =
+        Event::Delta { text: "grüß".to_owned(), token_ids: vec![7], logprobs: Vec::new() };
     FromWorker::Step { events: vec![(3, delta)], stats: Stats { steps: 9, ..Stats::default() } }
 }
 

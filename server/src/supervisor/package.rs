@@ -89,11 +89,8 @@ impl Package {
     /// Starts the package's task, and with it the worker. The future is the task; its owner spawns
     /// it and waits for it at shutdown.
     pub fn start(spec: PackageSpec) -> (Self, impl Future<Output = ()> + Send + use<>) {
-        let first = PackageState::Loading {
-            stage: crate::ipc::LoadStage::Inspecting,
-            done: 0,
-            total: 0,
-        };
+        let first =
+            PackageState::Loading { stage: crate::ipc::LoadStage::Inspecting, done: 0, total: 0 };
         let (state, state_read) = watch::channel(first);
         let (info, info_read) = watch::channel(None);
         let (stats, stats_read) = watch::channel(Stats::default());

@@ -50,7 +50,7 @@ impl WorkerProcess {
             .kill_on_drop(true)
             .env_clear();
         for name in INHERITED_ENV {
-            if let Some(value) = std::env::var_os(name) {
+            if let Some(value) = crate::config::env_os(name) {
                 command.env(name, value);
             }
         }

@@ -12,7 +12,7 @@ use super::process::WorkerProcess;
 use super::state::{PackageState, StateKind};
 use crate::error::ApiError;
 use crate::ipc::{
-    ErrorKind, Event, FromWorker, PROTOCOL_VERSION, RequestKey, Tokenized, ToWorker, WorkerError,
+    ErrorKind, Event, FromWorker, PROTOCOL_VERSION, RequestKey, ToWorker, Tokenized, WorkerError,
 };
 use crate::stream::StreamBuffer;
 
@@ -74,7 +74,12 @@ impl Task {
             match ended {
                 Ended::Drained => break,
                 Ended::Unloadable(error) => {
-                    tracing::error!(package = self.spec.name, code = error.code, "{}", error.message);
+                    tracing::error!(
+                        package = self.spec.name,
+                        code = error.code,
+                        "{}",
+                        error.message
+                    );
                     self.fail_all(&error);
                     self.set_state(PackageState::Failed(error.into()));
                     self.refuse_until(None).await;
@@ -229,7 +234,10 @@ impl Task {
         }
         let over = |millis, limit: Duration| limit < Duration::from_millis(millis);
         if over(step_millis, self.spec.step_timeout) {
-            return Some(Ended::Died(format!("a step took longer than {:?}", self.spec.step_timeout)));
+            return Some(Ended::Died(format!(
+                "a step took longer than {:?}",
+                self.spec.step_timeout
+            )));
         }
         if over(render_millis, self.spec.render_timeout) {
             let limit = self.spec.render_timeout;
@@ -276,7 +284,10 @@ impl Task {
     fn on_tick(&mut self, heard: Instant, worker: &WorkerProcess) -> Option<Ended> {
         let silence = heard.elapsed();
         if self.spec.hang_timeout < silence {
-            return Some(Ended::Died(format!("it did not answer for {:?}", self.spec.hang_timeout)));
+            return Some(Ended::Died(format!(
+                "it did not answer for {:?}",
+                self.spec.hang_timeout
+            )));
         }
         let serving = self.published.state.borrow().kind() == StateKind::Ready;
         if SUSPECT_AFTER < silence && serving {
