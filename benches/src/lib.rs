@@ -1,1 +1,2 @@
 //! Measurements.
+#![forbid(unsafe_code)]

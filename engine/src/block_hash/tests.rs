@@ -1,3 +1,5 @@
+//! Tests of `block_hash`.
+
 use super::{BlockHash, siphash_128};
 
 /// `vectors_sip128` of the reference implementation, messages of 0, 4 and 8 bytes.

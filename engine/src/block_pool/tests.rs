@@ -1,1 +1,2 @@
+//! Tests of `block_pool`.
 

@@ -1,3 +1,5 @@
+//! Tests of `philox`.
+
 use super::{TokenNoise, philox4x32_10};
 
 /// `tests/kat_vectors` of Random123 1.14.0, lines `philox4x32 10`.
