@@ -1,7 +1,0 @@
-//! The numbered event log of one generation.
-
-mod buffer;
-#[cfg(test)]
-mod tests;
-
-pub use buffer::{Cursor, StreamBuffer};
