@@ -1,0 +1,48 @@
+//! The product in plain Rust, which compilers vectorize for any processor.
+
+use super::{CHUNK, Panel};
+use crate::math::mul_add;
+use crate::packed::GROUP_ROWS;
+
+pub(super) const MAX_ROWS: usize = 1;
+
+pub(super) fn accumulate<const GROUPS: usize>(
+    (a, rows, depth): (&[f32], usize, usize),
+    (panel, stride): (Panel<'_>, usize),
+    c: &mut [f32],
+) {
+    for row in 0..rows {
+        for group in 0..GROUPS {
+            let c = &mut c[(row * GROUPS + group) * GROUP_ROWS..][..GROUP_ROWS];
+            let mut sums = [0f32; GROUP_ROWS];
+            sums.copy_from_slice(c);
+            for k in 0..depth {
+                let x = a[(k / CHUNK * rows + row) * CHUNK + k % CHUNK];
+                let column = widen(panel, k * stride, group);
+                for (sum, w) in sums.iter_mut().zip(column) {
+                    *sum = mul_add(x, w, *sum);
+                }
+            }
+            c.copy_from_slice(&sums);
+        }
+    }
+}
+
+#[inline]
+fn widen(panel: Panel<'_>, start: usize, group: usize) -> [f32; GROUP_ROWS] {
+    let mut column = [0f32; GROUP_ROWS];
+    match panel {
+        Panel::F32(values) => {
+            column.copy_from_slice(&values[start + group * GROUP_ROWS..][..GROUP_ROWS]);
+        }
+        Panel::Bf16(words) => {
+            let words = &words[start + group * GROUP_ROWS / 2..][..GROUP_ROWS / 2];
+            let (low, high) = column.split_at_mut(GROUP_ROWS / 2);
+            for ((word, low), high) in words.iter().zip(low).zip(high) {
+                *low = f32::from_bits(word << 16);
+                *high = f32::from_bits(word & 0xffff_0000);
+            }
+        }
+    }
+    column
+}

@@ -1,0 +1,87 @@
+//! What every route and task shares: packages, configuration, shutdown.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::ServeConfig;
+use crate::error::ApiError;
+use crate::supervisor::{Package, PackageSpec};
+
+/// The node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: ServeConfig,
+    packages: Vec<Package>,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl App {
+    /// Starts the packages. Call it on a runtime.
+    pub fn start(config: ServeConfig, specs: Vec<PackageSpec>) -> Self {
+        let tasks = TaskTracker::new();
+        let packages = specs
+            .into_iter()
+            .map(|spec| {
+                let (package, task) = Package::start(spec);
+                tasks.spawn(task);
+                package
+            })
+            .collect();
+        Self(Arc::new(Inner { config, packages, tasks, stopping: CancellationToken::new() }))
+    }
+
+    /// The resolved configuration of the daemon.
+    pub fn config(&self) -> &ServeConfig {
+        &self.0.config
+    }
+
+    /// Packages, in the order in which they were named.
+    pub fn packages(&self) -> &[Package] {
+        &self.0.packages
+    }
+
+    /// The package that a request names; the only one where it names none.
+    pub fn package(&self, model: Option<&str>) -> Result<&Package, ApiError> {
+        let packages = self.packages();
+        match (model, packages) {
+            (None | Some(""), [only]) => return Ok(only),
+            (None | Some(""), _) => {
+                return Err(
+                    ApiError::invalid("missing_model", "the request names no model").at("model")
+                );
+            }
+            (Some(_), _) => {}
+        }
+        let name = model.unwrap_or_default();
+        packages.iter().find(|package| package.name() == name).ok_or_else(|| {
+            let served: Vec<&str> = packages.iter().map(Package::name).collect();
+            let message =
+                format!("the model is not served here: {name}; served: {}", served.join(", "));
+            ApiError::invalid("model_not_found", message).at("model")
+        })
+    }
+
+    /// Runs a task that shutdown waits for.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.tasks.spawn(task);
+    }
+
+    /// Cancelled when the node begins to stop.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.0.stopping
+    }
+
+    /// Refuses new work, lets running work end, and returns when every task has.
+    pub async fn drain(&self) {
+        self.0.stopping.cancel();
+        self.packages().iter().for_each(Package::drain);
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}

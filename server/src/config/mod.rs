@@ -1,0 +1,88 @@
+//! Configuration: strings become types once, and remember where they came from.
+//!
+//! Flags win over `PINION_*` variables, these over `pinion.toml`, that over defaults. This module
+//! is the only reader of the environment.
+
+mod resolve;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use resolve::{ConfigError, Origin, Resolved, resolve};
+pub use settings::{Flags, SETTINGS, Setting};
+
+/// What the daemon needs to know besides its packages. No value means "default" here.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Keys that clients must present; empty only on loopback or with `--insecure`.
+    pub api_keys: Vec<String>,
+    /// Longest request body in bytes.
+    pub max_body_bytes: usize,
+    /// Longest wait for running requests at shutdown.
+    pub drain_timeout: Duration,
+    /// Silence after which a stream carries a heartbeat.
+    pub heartbeat: Duration,
+    /// Bearer token of webhook deliveries.
+    pub webhook_token: Option<String>,
+    /// Whether webhooks may reach private addresses.
+    pub allow_private_webhooks: bool,
+}
+
+/// How every package's worker is run, where the package does not say otherwise.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// `auto`, `cpu` or `cuda:N`.
+    pub device: String,
+    /// Backend by name; none decides by the package.
+    pub backend: Option<String>,
+    /// Weight type by name; none keeps the package's own.
+    pub dtype: Option<String>,
+    /// Longest sequence; none takes the package's, then the model's.
+    pub max_model_len: Option<u32>,
+    /// Sequences that run at once; none takes the package's, then 64.
+    pub max_num_seqs: Option<u32>,
+    /// Tokens of one step.
+    pub max_num_batched_tokens: u32,
+    /// Generations that may wait.
+    pub max_queue: u32,
+    /// Bytes of KV cache; none sizes it from free memory.
+    pub kv_cache_bytes: Option<u64>,
+    /// Compute threads; none uses every CPU the process may use.
+    pub threads: Option<u32>,
+    /// Whether full prefix blocks are found again.
+    pub prefix_cache: bool,
+    /// Bytes that a worker may allocate on top of its loaded model.
+    pub memory_headroom_bytes: u64,
+    /// Silence after which a worker is killed.
+    pub hang_timeout: Duration,
+    /// Time that one step of the engine may take.
+    pub step_timeout: Duration,
+    /// Time that preparing one prompt may take.
+    pub render_timeout: Duration,
+}
+
+/// Everything that `pinion serve` reads from flags, environment and file.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The daemon's part.
+    pub serve: ServeConfig,
+    /// The workers' part.
+    pub worker: WorkerConfig,
+}
+
+/// A variable of the environment as text; none if it is unset or not UTF-8.
+pub fn env_var(name: &str) -> Option<String> {
+    env_os(name).and_then(|value| value.into_string().ok())
+}
+
+/// A variable of the environment.
+pub fn env_os(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}

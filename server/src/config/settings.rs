@@ -1,0 +1,114 @@
+//! Every setting once: its name is its flag, its key in `pinion.toml`, and its variable.
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+/// One setting, as text.
+#[derive(Debug)]
+pub struct Setting {
+    /// Flag without dashes, and key in `pinion.toml` (`-` or `_`).
+    pub name: &'static str,
+    /// Value in help texts; empty for switches.
+    pub value: &'static str,
+    /// Used when nobody says otherwise; empty means that the package or the machine decides.
+    pub default: &'static str,
+    /// For `--help` and the reference.
+    pub help: &'static str,
+}
+
+/// The whole configuration; code, help, documentation and `--print-config` read it here.
+pub const SETTINGS: &[Setting] = &[
+    setting("listen", "ADDR:PORT", "127.0.0.1:8080", "Where to listen; port 0 takes a free one"),
+    setting("api-key", "KEY[,KEY]", "", "Keys that clients must present"),
+    setting("insecure", "", "false", "Listen beyond loopback without a key"),
+    setting("backend", "NAME", "", "native, container or process instead of the package's choice"),
+    setting("device", "DEVICE", "auto", "auto, cpu or cuda:N"),
+    setting("dtype", "TYPE", "", "Weight type: f32 or bf16 [default: the package's own]"),
+    setting("max-model-len", "TOKENS", "", "Longest sequence [default: the model's]"),
+    setting(
+        "max-num-seqs",
+        "COUNT",
+        "",
+        "Sequences that run at once [default: the package's, then 64]",
+    ),
+    setting("max-num-batched-tokens", "TOKENS", "2048", "Tokens of one step"),
+    setting("max-queue", "COUNT", "256", "Generations that may wait; further ones get 429"),
+    setting("kv-cache-size", "BYTES", "", "Size of the KV cache [default: from free memory]"),
+    setting("threads", "COUNT", "", "Compute threads [default: every CPU the process may use]"),
+    setting("prefix-cache", "BOOL", "true", "Find computed prompt prefixes again"),
+    setting("worker-headroom", "BYTES", "2GiB", "Memory that a worker may take beyond its model"),
+    setting("hang-timeout", "TIME", "3s", "Silence after which a worker is killed"),
+    setting("step-timeout", "TIME", "120s", "Time that one step of the engine may take"),
+    setting("render-timeout", "TIME", "10s", "Time that preparing one prompt may take"),
+    setting("max-body-size", "BYTES", "100MiB", "Longest request body"),
+    setting("heartbeat", "TIME", "15s", "Silence after which a stream carries a heartbeat"),
+    setting("drain-timeout", "TIME", "30s", "Longest wait for running requests at shutdown"),
+    setting("webhook-token", "TOKEN", "", "Bearer token of webhook deliveries"),
+    setting("allow-private-webhooks", "", "false", "Let webhooks reach private addresses"),
+];
+
+/// Settings whose values are not shown.
+const SECRET: &[&str] = &["api-key", "webhook-token"];
+
+const fn setting(
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { name, value, default, help }
+}
+
+impl Setting {
+    /// `PINION_` and the name.
+    pub fn variable(&self) -> String {
+        format!("PINION_{}", self.name.to_uppercase().replace('-', "_"))
+    }
+
+    /// Whether its value is kept out of output.
+    pub fn is_secret(&self) -> bool {
+        SECRET.contains(&self.name)
+    }
+}
+
+/// The settings given as flags.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flags(pub Vec<(&'static str, String)>);
+
+impl clap::Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        command.args(SETTINGS.iter().map(|setting| {
+            let help = match setting.default {
+                "" | "false" => setting.help.to_owned(),
+                default => format!("{} [default: {default}]", setting.help),
+            };
+            let arg = Arg::new(setting.name).long(setting.name).help(help);
+            let arg = if setting.value.is_empty() {
+                arg.num_args(0..=1).default_missing_value("true").require_equals(true)
+            } else {
+                arg.num_args(1)
+            };
+            arg.value_name(if setting.value.is_empty() { "BOOL" } else { setting.value })
+                .action(ArgAction::Set)
+                .help_heading("Settings (also PINION_NAME and pinion.toml)")
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = SETTINGS.iter().filter_map(|setting| {
+            let value = matches.get_one::<String>(setting.name)?;
+            Some((setting.name, value.clone()))
+        });
+        Ok(Self(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! Which source wins, and what a bad value is told.
+
+use std::time::Duration;
+
+use super::*;
+
+fn none(_: &str) -> Option<String> {
+    None
+}
+
+#[test]
+fn flags_win_over_variables_over_the_file_over_defaults() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pinion.toml");
+    std::fs::write(&file, "threads = 3\nmax_queue = 5\nheartbeat = '2s'\n").unwrap();
+    let env = |name: &str| match name {
+        "PINION_MAX_QUEUE" => Some("6".to_owned()),
+        "PINION_DEVICE" => Some("cpu".to_owned()),
+        _ => None,
+    };
+    let flags = Flags(vec![("device", "cuda:1".to_owned())]);
+    let resolved = resolve(&flags, &env, Some(&file)).unwrap();
+    let config = resolved.typed().unwrap();
+    assert_eq!(config.worker.device, "cuda:1");
+    assert_eq!(config.worker.max_queue, 6);
+    assert_eq!(config.worker.threads, Some(3));
+    assert_eq!(config.serve.heartbeat, Duration::from_secs(2));
+    let origins: Vec<Origin> = ["device", "max-queue", "threads", "listen"]
+        .iter()
+        .map(|name| resolved.rows().find(|row| row.0 == *name).unwrap().2.clone())
+        .collect();
+    assert_eq!(origins, [Origin::Flag, Origin::Variable, Origin::File(file), Origin::Default]);
+}
+
+#[test]
+fn every_bad_value_names_its_setting_and_origin() {
+    let flags = Flags(vec![("listen", "nowhere".to_owned())]);
+    let errors = resolve(&flags, &none, None).unwrap().typed().unwrap_err();
+    let text = errors[0].to_string();
+    assert!(
+        text.contains("`listen`") && text.contains("flag") && text.contains("nowhere"),
+        "{text}"
+    );
+    let flags = Flags(vec![("threads", "0".to_owned()), ("heartbeat", "soon".to_owned())]);
+    let errors = resolve(&flags, &none, None).unwrap().typed().unwrap_err();
+    assert!(!errors.is_empty());
+}
+
+#[test]
+fn unknown_keys_of_the_file_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pinion.toml");
+    std::fs::write(&file, "listne = '127.0.0.1:1'\n").unwrap();
+    let errors = resolve(&Flags::default(), &none, Some(&file)).unwrap_err();
+    assert!(matches!(&errors[0], ConfigError::UnknownKey { key, .. } if key == "listne"));
+}
+
+#[test]
+fn an_open_address_needs_a_key_or_the_word() {
+    let listen = ("listen", "0.0.0.0:80".to_owned());
+    let open = resolve(&Flags(vec![listen.clone()]), &none, None).unwrap().typed();
+    assert!(matches!(open.unwrap_err()[0], ConfigError::Open { .. }));
+    for permit in [("api-key", "k1,k2"), ("insecure", "true")] {
+        let flags = Flags(vec![listen.clone(), (permit.0, permit.1.to_owned())]);
+        assert!(resolve(&flags, &none, None).unwrap().typed().is_ok(), "{permit:?}");
+    }
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let flags = Flags(vec![("api-key", "sk-very-secret".to_owned())]);
+    let resolved = resolve(&flags, &none, None).unwrap();
+    let shown: String = resolved.rows().map(|row| format!("{} {}\n", row.0, row.1)).collect();
+    assert!(shown.contains("api-key (set)") && !shown.contains("very-secret"), "{shown}");
+}

@@ -1,0 +1,58 @@
+//! Text to values: sizes, times, switches.
+
+use std::time::Duration;
+
+const UNITS: &[(&str, u64)] = &[
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
+    ("tib", 1 << 40),
+    ("kb", 1_000),
+    ("mb", 1_000_000),
+    ("gb", 1_000_000_000),
+    ("tb", 1_000_000_000_000),
+    ("b", 1),
+];
+
+/// `512`, `512B`, `1.5GiB`, `2 GB`.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let lower = text.trim().to_lowercase();
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|&(name, unit)| Some((lower.strip_suffix(name)?, unit)))
+        .unwrap_or((&lower, 1));
+    let number: f64 = number.trim().parse().map_err(|_e| "expected a size such as 512MiB")?;
+    if !(number.is_finite() && 0.0 <= number) {
+        return Err("expected a size that is not negative".to_owned());
+    }
+    Ok((number * unit as f64) as u64)
+}
+
+/// `250ms`, `3s`, `2m`, `1h`, or seconds.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let (number, unit) = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)]
+        .iter()
+        .find_map(|&(name, unit)| Some((text.strip_suffix(name)?, unit)))
+        .unwrap_or((text, 1.0));
+    let number: f64 = number.trim().parse().map_err(|_e| "expected a time such as 30s")?;
+    Duration::try_from_secs_f64(number * unit).map_err(|e| e.to_string())
+}
+
+/// `true`, `false` and their usual spellings.
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text.trim().to_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" | "" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}
+
+/// A positive count.
+pub(super) fn count(text: &str) -> Result<u32, String> {
+    match text.trim().parse() {
+        Ok(0) => Err("expected a number above zero".to_owned()),
+        Ok(count) => Ok(count),
+        Err(_) => Err("expected a whole number".to_owned()),
+    }
+}

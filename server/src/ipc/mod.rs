@@ -1,0 +1,13 @@
+//! What daemon and worker say to each other, and how it is framed.
+
+mod frame;
+mod protocol;
+#[cfg(test)]
+mod tests;
+
+pub use frame::{FrameError, MAX_FRAME_BYTES, decode, encode, read_frame, write_frame};
+pub use protocol::{
+    ErrorKind, Event, FinishReason, FromWorker, GenerationParams, LoadRequest, LoadStage,
+    ModelInfo, PROTOCOL_VERSION, PackageSource, Prompt, RequestKey, Stats, Submit, ToWorker,
+    TokenLogprob, TokenizeInput, Tokenized, Usage, WorkerError,
+};

@@ -1,0 +1,11 @@
+//! Packages as the daemon sees them: a worker process each, its life, and the requests on it.
+
+mod generation;
+mod package;
+mod process;
+mod state;
+mod task;
+
+pub use generation::{Events, Generation};
+pub use package::{Package, PackageSpec};
+pub use state::{PackageState, StateKind};

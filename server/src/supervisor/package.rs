@@ -1,0 +1,215 @@
+//! The handle that routes hold: submit, cancel, ask.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use pinion_cog_compat::manifest::Manifest;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::generation::Generation;
+use super::state::PackageState;
+use crate::error::ApiError;
+use crate::ipc::{
+    GenerationParams, LoadRequest, ModelInfo, Prompt, RequestKey, Stats, Submit, TokenizeInput,
+    Tokenized,
+};
+use crate::stream::StreamBuffer;
+
+/// What a package is and how its worker is run.
+#[derive(Clone, Debug)]
+pub struct PackageSpec {
+    /// Name that clients use as `model`.
+    pub name: String,
+    /// The parsed `cog.yaml`.
+    pub manifest: Manifest,
+    /// What the worker loads, and its limits.
+    pub load: LoadRequest,
+    /// The `pinion` binary.
+    pub program: PathBuf,
+    /// Generations that may be in flight, running and waiting.
+    pub max_in_flight: usize,
+    /// Silence after which a worker is killed.
+    pub hang_timeout: Duration,
+    /// Time that one step of the engine may take.
+    pub step_timeout: Duration,
+    /// Time that one template rendering or tokenization may take.
+    pub render_timeout: Duration,
+}
+
+/// A package and the way to its worker. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Package(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    spec: PackageSpec,
+    state: watch::Receiver<PackageState>,
+    info: watch::Receiver<Option<Arc<ModelInfo>>>,
+    stats: watch::Receiver<Stats>,
+    commands: mpsc::UnboundedSender<Command>,
+    next_key: AtomicU64,
+    in_flight: Arc<AtomicUsize>,
+    created: i64,
+}
+
+/// What routes ask of the package's task. The queue behind it is bounded by `max_in_flight`.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Run this and append its events there.
+    Submit(Box<Submit>, Arc<StreamBuffer>),
+    /// Stop this.
+    Cancel(RequestKey),
+    /// Tokenize and answer.
+    Tokenize(TokenizeInput, oneshot::Sender<Result<Tokenized, ApiError>>),
+    /// Finish what runs, take nothing new, end.
+    Drain,
+}
+
+/// The publishing side of a package's watches; its task holds it.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) state: watch::Sender<PackageState>,
+    pub(super) info: watch::Sender<Option<Arc<ModelInfo>>>,
+    pub(super) stats: watch::Sender<Stats>,
+}
+
+/// One place in the count of generations in flight.
+#[derive(Debug)]
+pub(super) struct InFlight(Arc<AtomicUsize>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Package {
+    /// Starts the package's task, and with it the worker. The future is the task; its owner spawns
+    /// it and waits for it at shutdown.
+    pub fn start(spec: PackageSpec) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let first =
+            PackageState::Loading { stage: crate::ipc::LoadStage::Inspecting, done: 0, total: 0 };
+        let (state, state_read) = watch::channel(first);
+        let (info, info_read) = watch::channel(None);
+        let (stats, stats_read) = watch::channel(Stats::default());
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let task = super::task::run(spec.clone(), inbox, Published { state, info, stats });
+        let package = Self(Arc::new(Inner {
+            spec,
+            state: state_read,
+            info: info_read,
+            stats: stats_read,
+            commands,
+            next_key: AtomicU64::new(1),
+            in_flight: Arc::default(),
+            created: jiff::Timestamp::now().as_second(),
+        }));
+        (package, task)
+    }
+
+    /// Name that clients use as `model`.
+    pub fn name(&self) -> &str {
+        &self.0.spec.name
+    }
+
+    /// The parsed `cog.yaml`.
+    pub fn manifest(&self) -> &Manifest {
+        &self.0.spec.manifest
+    }
+
+    /// Unix seconds of the package's start on this node.
+    pub fn created(&self) -> i64 {
+        self.0.created
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> PackageState {
+        self.0.state.borrow().clone()
+    }
+
+    /// Waits for the state to change.
+    pub fn watch_state(&self) -> watch::Receiver<PackageState> {
+        self.0.state.clone()
+    }
+
+    /// What it can do; none before it was first ready.
+    pub fn info(&self) -> Option<Arc<ModelInfo>> {
+        self.0.info.borrow().clone()
+    }
+
+    /// The engine's counters after the last step.
+    pub fn stats(&self) -> Stats {
+        *self.0.stats.borrow()
+    }
+
+    /// Generations in flight, running and waiting.
+    pub fn in_flight(&self) -> usize {
+        self.0.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Sequences that run at once, for capacity answers.
+    pub fn max_num_seqs(&self) -> u32 {
+        self.0.spec.load.max_num_seqs
+    }
+
+    /// Submits a generation, or says at once why not.
+    pub fn generate(
+        &self,
+        prompt: Prompt,
+        params: GenerationParams,
+    ) -> Result<Generation, ApiError> {
+        let inner = &*self.0;
+        if let Some(refusal) = inner.state.borrow().refusal(self.name()) {
+            return Err(refusal);
+        }
+        let in_flight = self.admit()?;
+        let key = inner.next_key.fetch_add(1, Ordering::Relaxed);
+        let buffer = StreamBuffer::new();
+        let submit = Box::new(Submit { key, prompt, params });
+        let sent = inner.commands.send(Command::Submit(submit, Arc::clone(&buffer)));
+        if sent.is_err() {
+            return Err(gone(self.name()));
+        }
+        let commands = inner.commands.clone();
+        Ok(Generation { key, buffer, commands, _in_flight: in_flight })
+    }
+
+    /// Tokenizes or detokenizes as generation would.
+    pub async fn tokenize(&self, input: TokenizeInput) -> Result<Tokenized, ApiError> {
+        if let Some(refusal) = self.state().refusal(self.name()) {
+            return Err(refusal);
+        }
+        let _in_flight = self.admit()?;
+        let (answer, wait) = oneshot::channel();
+        self.0
+            .commands
+            .send(Command::Tokenize(input, answer))
+            .map_err(|_closed| gone(self.name()))?;
+        wait.await.unwrap_or_else(|_closed| Err(gone(self.name())))
+    }
+
+    /// Finishes what runs and takes nothing new.
+    pub fn drain(&self) {
+        // A closed channel means that the package is gone already.
+        let _ = self.0.commands.send(Command::Drain);
+    }
+
+    fn admit(&self) -> Result<InFlight, ApiError> {
+        let inner = &*self.0;
+        let place = InFlight(Arc::clone(&inner.in_flight));
+        if inner.spec.max_in_flight <= inner.in_flight.fetch_add(1, Ordering::Relaxed) {
+            let message = format!(
+                "the queue of the package is full: {}: {} requests",
+                inner.spec.name, inner.spec.max_in_flight
+            );
+            return Err(ApiError::later("overloaded", message, Duration::from_secs(1)));
+        }
+        Ok(place)
+    }
+}
+
+fn gone(name: &str) -> ApiError {
+    ApiError::node("draining", format!("the package is no longer served: {name}"))
+}
