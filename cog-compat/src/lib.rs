@@ -5,10 +5,16 @@
 #![forbid(unsafe_code)]
 
 pub mod diagnostic;
+pub mod inputs;
 pub mod manifest;
 pub mod prediction;
+pub mod schema;
+pub mod validate;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, Severity};
+pub use inputs::{GenerationInputs, InputError};
 pub use manifest::Manifest;
 pub use prediction::{PredictionRequest, PredictionState};
+pub use schema::Schema;
+pub use validate::InputValidator;
