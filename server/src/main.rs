@@ -1,3 +1,4 @@
 //! The `pinion` command.
+#![forbid(unsafe_code)]
 
 fn main() {}

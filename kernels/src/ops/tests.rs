@@ -1,3 +1,5 @@
+//! Tests of the operations.
+
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::*;

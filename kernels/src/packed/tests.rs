@@ -1,3 +1,5 @@
+//! Tests of packed weights.
+
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 
