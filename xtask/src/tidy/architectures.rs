@@ -10,11 +10,10 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let Some(table) = tree.file(TABLE) else { return Vec::new() };
     let mut findings = Vec::new();
     for file in tree.with_extension("rs").filter(|file| !file.is_test()) {
-        let Some(name) = file.path.strip_prefix(FOLDER).and_then(|name| name.strip_suffix(".rs"))
-        else {
-            continue;
-        };
-        if name != "mod" && !name.contains('/') && !table.code.contains(&format!("{name}::")) {
+        let Some(path) = file.path.strip_prefix(FOLDER) else { continue };
+        let name = path.strip_suffix("/mod.rs").or(path.strip_suffix(".rs")).unwrap_or(path);
+        let is_architecture = name != "mod" && !name.contains('/');
+        if is_architecture && !table.code.contains(&format!("{name}::")) {
             findings.push(Finding::new(&file.path, 1, format!("no row in {TABLE} builds it")));
         }
     }

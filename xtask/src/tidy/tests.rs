@@ -318,10 +318,13 @@ fn an_architecture_without_a_row_or_a_word_in_the_readme_is_found() {
         "architectures",
         &[
             ("models/src/registry.rs", table),
-            ("models/src/arch/llama.rs", arch),
+            ("models/src/arch/llama/mod.rs", arch),
+            ("models/src/arch/llama/config.rs", arch),
+            ("models/src/arch/gone/mod.rs", arch),
             ("models/src/arch/lost.rs", arch),
         ],
         &[
+            "models/src/arch/gone/mod.rs:1: no row in models/src/registry.rs builds it",
             "models/src/arch/lost.rs:1: no row in models/src/registry.rs builds it",
             "models/src/registry.rs:2: README.md does not name LlamaForCausalLM",
         ],
