@@ -37,3 +37,6 @@ pub(super) fn exp(x: f32) -> f32 {
     let power = coefficients.into_iter().fold(0.0, |sum, c| sum * r + c);
     power * f32::from_bits(((n as i32 + 127) as u32) << 23)
 }
+
+#[cfg(test)]
+mod tests;
