@@ -7,3 +7,4 @@ pub mod error;
 pub mod ipc;
 pub mod stream;
 pub mod supervisor;
+pub mod telemetry;

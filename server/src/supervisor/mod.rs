@@ -5,6 +5,7 @@ mod package;
 mod process;
 mod state;
 mod task;
+mod tracked;
 
 pub use generation::{Events, Generation};
 pub use package::{Package, PackageSpec};

@@ -16,6 +16,7 @@ use crate::ipc::{
     Tokenized,
 };
 use crate::stream::StreamBuffer;
+use crate::telemetry::PackageMetrics;
 
 /// What a package is and how its worker is run.
 #[derive(Clone, Debug)]
@@ -48,6 +49,7 @@ struct Inner {
     state: watch::Receiver<PackageState>,
     info: watch::Receiver<Option<Arc<ModelInfo>>>,
     stats: watch::Receiver<Stats>,
+    metrics: Arc<PackageMetrics>,
     commands: mpsc::UnboundedSender<Command>,
     next_key: AtomicU64,
     in_flight: Arc<AtomicUsize>,
@@ -73,6 +75,7 @@ pub(super) struct Published {
     pub(super) state: watch::Sender<PackageState>,
     pub(super) info: watch::Sender<Option<Arc<ModelInfo>>>,
     pub(super) stats: watch::Sender<Stats>,
+    pub(super) metrics: Arc<PackageMetrics>,
 }
 
 /// One place in the count of generations in flight.
@@ -95,12 +98,15 @@ impl Package {
         let (info, info_read) = watch::channel(None);
         let (stats, stats_read) = watch::channel(Stats::default());
         let (commands, inbox) = mpsc::unbounded_channel();
-        let task = super::task::run(spec.clone(), inbox, Published { state, info, stats });
+        let metrics = Arc::<PackageMetrics>::default();
+        let published = Published { state, info, stats, metrics: Arc::clone(&metrics) };
+        let task = super::task::run(spec.clone(), inbox, published);
         let package = Self(Arc::new(Inner {
             spec,
             state: state_read,
             info: info_read,
             stats: stats_read,
+            metrics,
             commands,
             next_key: AtomicU64::new(1),
             in_flight: Arc::default(),
@@ -142,6 +148,11 @@ impl Package {
     /// The engine's counters after the last step.
     pub fn stats(&self) -> Stats {
         *self.0.stats.borrow()
+    }
+
+    /// What was measured since the daemon started.
+    pub fn metrics(&self) -> &PackageMetrics {
+        &self.0.metrics
     }
 
     /// Generations in flight, running and waiting.

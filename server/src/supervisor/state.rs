@@ -94,6 +94,17 @@ impl PackageState {
 }
 
 impl StateKind {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Loading,
+        Self::Ready,
+        Self::Unresponsive,
+        Self::Restarting,
+        Self::Failed,
+        Self::Draining,
+        Self::Stopped,
+    ];
+
     /// Lower-case name for logs, metrics and JSON.
     pub fn as_str(self) -> &'static str {
         match self {

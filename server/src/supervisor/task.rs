@@ -10,11 +10,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::package::{Command, PackageSpec, Published};
 use super::process::WorkerProcess;
 use super::state::{PackageState, StateKind};
+use super::tracked::Tracked;
 use crate::error::ApiError;
 use crate::ipc::{
     ErrorKind, Event, FromWorker, PROTOCOL_VERSION, RequestKey, ToWorker, Tokenized, WorkerError,
 };
-use crate::stream::StreamBuffer;
 
 const PING_EVERY: Duration = Duration::from_millis(200);
 /// Silence after which the package is reported as unresponsive.
@@ -41,7 +41,7 @@ struct Task {
     spec: PackageSpec,
     inbox: mpsc::UnboundedReceiver<Command>,
     published: Published,
-    generations: HashMap<RequestKey, Arc<StreamBuffer>>,
+    generations: HashMap<RequestKey, Tracked>,
     questions: HashMap<RequestKey, oneshot::Sender<Result<Tokenized, ApiError>>>,
     next_question: RequestKey,
     draining: bool,
@@ -86,6 +86,7 @@ impl Task {
                     break;
                 }
                 Ended::Died(reason) => {
+                    self.published.metrics.worker_died();
                     tracing::warn!(package = self.spec.name, "the worker died: {reason}");
                     self.fail_all(&crashed(&reason));
                     if HEALTHY_SPELL <= started.elapsed() {
@@ -266,7 +267,7 @@ impl Task {
                 if let Err(error) = &sent {
                     buffer.append([Event::Failed(oversized(&error.to_string()))]);
                 } else {
-                    self.generations.insert(key, buffer);
+                    self.generations.insert(key, Tracked::new(buffer));
                 }
                 Ok(())
             }
@@ -298,9 +299,9 @@ impl Task {
     }
 
     fn deliver(&mut self, key: RequestKey, event: Event) {
-        let Some(buffer) = self.generations.get(&key) else { return };
+        let Some(generation) = self.generations.get_mut(&key) else { return };
         let last = event.is_final();
-        buffer.append([event]);
+        generation.append(event, &self.published.metrics);
         if last {
             self.generations.remove(&key);
         }
@@ -334,8 +335,8 @@ impl Task {
     }
 
     fn fail_all(&mut self, error: &WorkerError) {
-        for (_, buffer) in self.generations.drain() {
-            buffer.append([Event::Failed(error.clone())]);
+        for (_, mut generation) in self.generations.drain() {
+            generation.append(Event::Failed(error.clone()), &self.published.metrics);
         }
         for (_, answer) in self.questions.drain() {
             // A caller that left needs no answer.
