@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::ServeConfig;
 use crate::error::ApiError;
 use crate::supervisor::{Package, PackageSpec};
+use crate::telemetry::HttpMetrics;
 
 /// The node. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -17,6 +18,7 @@ pub struct App(Arc<Inner>);
 struct Inner {
     config: ServeConfig,
     packages: Vec<Package>,
+    http_metrics: HttpMetrics,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -33,12 +35,18 @@ impl App {
                 package
             })
             .collect();
-        Self(Arc::new(Inner { config, packages, tasks, stopping: CancellationToken::new() }))
+        let (http_metrics, stopping) = (HttpMetrics::default(), CancellationToken::new());
+        Self(Arc::new(Inner { config, packages, http_metrics, tasks, stopping }))
     }
 
     /// The resolved configuration of the daemon.
     pub fn config(&self) -> &ServeConfig {
         &self.0.config
+    }
+
+    /// Counts of HTTP answers.
+    pub fn http_metrics(&self) -> &HttpMetrics {
+        &self.0.http_metrics
     }
 
     /// Packages, in the order in which they were named.
