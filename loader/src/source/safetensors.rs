@@ -1,0 +1,154 @@
+//! Tensors of a safetensors checkpoint, single or sharded, straight from mapped files.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::{DType, Device, Error, Result, Tensor};
+use pinion_models::TensorSource;
+
+use super::header::{Entry, parse_header};
+use super::{Checkpoint, WeightsError};
+use crate::files::{FileBytes, PackageFiles};
+use crate::limits::LIMITS;
+use crate::progress::{Progress, ProgressFn};
+
+/// An open checkpoint. Opening reads headers only; `load` reads one tensor.
+pub struct SafetensorsSource {
+    files: Vec<ShardFile>,
+    tensors: HashMap<String, (usize, Entry)>,
+    total_bytes: u64,
+    loaded_bytes: AtomicU64,
+    progress: ProgressFn,
+}
+
+struct ShardFile {
+    path: String,
+    bytes: FileBytes,
+}
+
+impl SafetensorsSource {
+    /// Opens every file of the checkpoint and checks its header against its size.
+    pub fn open(
+        files: &PackageFiles,
+        checkpoint: &Checkpoint,
+        progress: ProgressFn,
+    ) -> std::result::Result<Self, WeightsError> {
+        let mut source = Self {
+            files: Vec::new(),
+            tensors: HashMap::new(),
+            total_bytes: 0,
+            loaded_bytes: AtomicU64::new(0),
+            progress,
+        };
+        match checkpoint {
+            Checkpoint::Single(path) => {
+                let bytes = files.open(path)?;
+                let place = path.clone();
+                let bytes = bytes.ok_or(WeightsError::Missing { place })?;
+                source.add(path, bytes, None)?;
+            }
+            Checkpoint::Sharded { index, shards } => {
+                for (path, tensors) in shards {
+                    let bytes = files.open(path)?.ok_or_else(|| WeightsError::ShardMissing {
+                        file: path.clone(),
+                        index: index.clone(),
+                        tensor: tensors.first().cloned().unwrap_or_default(),
+                    })?;
+                    source.add(path, bytes, Some(tensors))?;
+                }
+            }
+        }
+        Ok(source)
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Shape of a tensor, without reading it.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|(_, entry)| entry.shape.as_slice())
+    }
+
+    /// Elements of all tensors.
+    pub fn num_parameters(&self) -> u64 {
+        self.tensors.values().map(|(_, e)| e.shape.iter().map(|&d| d as u64).product::<u64>()).sum()
+    }
+
+    /// Bytes of all tensors.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// Adds a file's tensors: all of them, or those that the index puts there.
+    fn add(
+        &mut self,
+        path: &str,
+        bytes: FileBytes,
+        wanted: Option<&[String]>,
+    ) -> std::result::Result<(), WeightsError> {
+        let mut header = parse_header(path, &bytes)?;
+        let at = self.files.len();
+        self.files.push(ShardFile { path: path.to_owned(), bytes });
+        let Some(wanted) = wanted else {
+            self.extend(header.into_iter().map(|(name, entry)| (name, (at, entry))));
+            return Ok(());
+        };
+        for tensor in wanted {
+            let entry = header.remove(tensor).ok_or_else(|| WeightsError::NotInShard {
+                tensor: tensor.clone(),
+                file: path.to_owned(),
+            })?;
+            self.extend([(tensor.clone(), (at, entry))]);
+        }
+        debug_assert!(self.tensors.len() <= LIMITS.tensors, "the index is bounded");
+        Ok(())
+    }
+
+    fn extend(&mut self, entries: impl IntoIterator<Item = (String, (usize, Entry))>) {
+        for (name, (file, entry)) in entries {
+            self.total_bytes += (entry.end - entry.begin) as u64;
+            self.tensors.insert(name, (file, entry));
+        }
+    }
+}
+
+impl TensorSource for SafetensorsSource {
+    fn load(&self, name: &str, device: &Device) -> Result<Option<Tensor>> {
+        let Some((file, entry)) = self.tensors.get(name) else { return Ok(None) };
+        let file = &self.files[*file];
+        let dtype = match entry.dtype.as_str() {
+            "F32" => DType::F32,
+            "BF16" => DType::BF16,
+            "F16" => DType::F16,
+            dtype => {
+                return Err(Error::wrap(WeightsError::Dtype {
+                    tensor: name.to_owned(),
+                    file: file.path.clone(),
+                    dtype: dtype.to_owned(),
+                }));
+            }
+        };
+        let data = &file.bytes[entry.begin..entry.end];
+        let tensor = Tensor::from_raw_buffer(data, dtype, &entry.shape, device)?;
+        let size = data.len() as u64;
+        let done = self.loaded_bytes.fetch_add(size, Ordering::Relaxed) + size;
+        let total = self.total_bytes;
+        (self.progress)(Progress::Weights { done: done.min(total), total });
+        Ok(Some(tensor))
+    }
+}
+
+impl fmt::Debug for SafetensorsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SafetensorsSource")
+            .field("files", &self.files.iter().map(|f| &f.path).collect::<Vec<_>>())
+            .field("tensors", &self.tensors.len())
+            .field("total_bytes", &self.total_bytes)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,236 @@
+//! Chat templates: messages to prompt text, as HF transformers' `apply_chat_template` writes it.
+//!
+//! A template is a program that comes with a package. Its steps, its recursion and the size of its output are bounded
+//! here. The size of strings it builds on the way is not: the template engine has no such limit, and doubling a string
+//! forty times is forty steps. Templates of others are therefore rendered in a process with bounded memory.
+
+mod error;
+mod format;
+mod json;
+mod messages;
+mod python;
+mod select;
+mod syntax;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io::{self, Write};
+
+use jiff::civil::DateTime;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, Error, ErrorKind};
+
+pub use error::TemplateError;
+pub use select::{TemplateOrigin, TemplateText, select};
+
+use crate::limits::LIMITS;
+use crate::metadata::SpecialTokens;
+use error::Raised;
+use messages::ContentFormat;
+
+const DEFAULT: &str = "default";
+const TOOL_USE: &str = "tool_use";
+
+/// What a chat is rendered from. Values have the shapes of OpenAI's chat API.
+#[derive(Clone, Copy, Debug)]
+pub struct ChatInput<'a> {
+    /// Objects with `role`, `content` (a string, or text parts) and more.
+    pub messages: &'a [serde_json::Value],
+    /// Tool definitions, as they came.
+    pub tools: &'a [serde_json::Value],
+    /// Whether to open an answer of the assistant at the end.
+    pub add_generation_prompt: bool,
+    /// Further variables (`chat_template_kwargs`). They cannot replace the ones above or the special tokens.
+    pub extras: &'a serde_json::Map<String, serde_json::Value>,
+    /// What `strftime_now` writes. Given from outside, so that a request can be rendered again later.
+    pub now: DateTime,
+}
+
+/// A compiled chat template.
+pub struct ChatTemplate {
+    kind: Kind,
+    special: SpecialTokens,
+}
+
+enum Kind {
+    Jinja { environment: Environment<'static>, content: ContentFormat, has_tool_use: bool },
+    Format(format::PromptFormat),
+}
+
+impl ChatTemplate {
+    /// Compiles the templates of a package.
+    pub fn compile(text: &TemplateText, special: SpecialTokens) -> Result<Self, TemplateError> {
+        if let Some(format) = format::PromptFormat::parse(text)? {
+            return Ok(Self { kind: Kind::Format(format), special });
+        }
+        let mut environment = environment()?;
+        let mut content = ContentFormat::Text;
+        for named in &text.templates {
+            let size = named.template.len() as u64;
+            if size > LIMITS.template_bytes {
+                return Err(TemplateError::TooLarge { size, limit: LIMITS.template_bytes });
+            }
+            let source = syntax::without_generation_tags(&named.template);
+            content = content.max(ContentFormat::of(&source));
+            let syntax = |e: Error| TemplateError::Syntax {
+                origin: text.origin.to_string(),
+                line: e.line().unwrap_or(0),
+                reason: describe(&e),
+            };
+            environment.add_template_owned(named.name.clone(), source).map_err(syntax)?;
+        }
+        let has = |name| environment.get_template(name).is_ok();
+        let has_tool_use = has(TOOL_USE);
+        if !has(DEFAULT) {
+            return Err(TemplateError::NoDefault { origin: text.origin.to_string() });
+        }
+        Ok(Self { kind: Kind::Jinja { environment, content, has_tool_use }, special })
+    }
+
+    /// Renders a chat to the text that `PackageTokenizer::encode_chat` takes.
+    pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TemplateError> {
+        let (environment, content, has_tool_use) = match &self.kind {
+            Kind::Format(format) => return format.render(input.messages),
+            Kind::Jinja { environment, content, has_tool_use } => {
+                (environment, *content, *has_tool_use)
+            }
+        };
+        let messages = messages::prepare(input.messages, content)?;
+        let name = if has_tool_use && !input.tools.is_empty() { TOOL_USE } else { DEFAULT };
+        // Fuel is a setting of an environment, and cloning one shares its templates.
+        let mut environment = environment.clone();
+        let items = (input.messages.len() + input.tools.len()) as u64;
+        environment.set_fuel(Some(LIMITS.fuel + items.saturating_mul(LIMITS.fuel_per_item)));
+        let now = input.now;
+        environment.add_function("strftime_now", move |format: &str| strftime(format, now));
+        let template = environment.get_template(name).map_err(|e| self.failure(&e, false))?;
+        let mut output = Bounded { bytes: Vec::new(), limit: LIMITS.rendered_bytes, full: false };
+        let rendered = template.render_captured_to(self.context(messages, input), &mut output);
+        if let Err(e) = rendered {
+            return Err(self.failure(&e, output.full));
+        }
+        String::from_utf8(output.bytes).map_err(|_| TemplateError::Render {
+            line: 0,
+            reason: "the output is not UTF-8".to_owned(),
+        })
+    }
+
+    fn context(&self, messages: Value, input: &ChatInput<'_>) -> Value {
+        let mut variables: Vec<(String, Value)> =
+            input.extras.iter().map(|(k, v)| (k.clone(), messages::value(v))).collect();
+        let tools = match input.tools {
+            [] => Value::from(()),
+            tools => tools.iter().map(messages::value).collect(),
+        };
+        let mut set = |name: &str, value: Value| variables.push((name.to_owned(), value));
+        set("messages", messages);
+        set("tools", tools);
+        set("documents", Value::from(()));
+        set("add_generation_prompt", Value::from(input.add_generation_prompt));
+        let special = [
+            ("bos_token", &self.special.bos),
+            ("eos_token", &self.special.eos),
+            ("pad_token", &self.special.pad),
+            ("unk_token", &self.special.unk),
+        ];
+        for (name, token) in special {
+            if let Some(token) = token {
+                set(name, Value::from(token.as_str()));
+            }
+        }
+        variables.into_iter().collect()
+    }
+
+    fn failure(&self, error: &Error, full: bool) -> TemplateError {
+        if full {
+            return TemplateError::OutputTooLarge { limit: LIMITS.rendered_bytes };
+        }
+        if let Some(Raised(message)) = raised(error) {
+            return TemplateError::Raised { message: message.clone() };
+        }
+        match error.kind() {
+            ErrorKind::OutOfFuel => TemplateError::TooLong,
+            _ => TemplateError::Render { line: error.line().unwrap_or(0), reason: describe(error) },
+        }
+    }
+}
+
+impl fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.kind {
+            Kind::Jinja { .. } => "jinja",
+            Kind::Format(_) => "format",
+        };
+        f.debug_struct("ChatTemplate").field("kind", &kind).finish_non_exhaustive()
+    }
+}
+
+/// What HF's environment has: Python methods, `tojson` as JSON and not HTML, `raise_exception`, `strftime_now`.
+fn environment() -> Result<Environment<'static>, TemplateError> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    let syntax = syntax.map_err(|e| TemplateError::Render { line: 0, reason: describe(&e) })?;
+    environment.set_syntax(syntax);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_recursion_limit(LIMITS.recursion);
+    environment.set_debug(false);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_formatter(|output, _, value| python::write(output, value));
+    environment.add_filter("tojson", json::tojson);
+    environment.add_filter("string", |value: &Value| python::to_string(value));
+    environment.add_function("raise_exception", raise_exception);
+    Ok(environment)
+}
+
+fn raise_exception(message: &Value, _rest: Kwargs) -> Result<Value, Error> {
+    let raised = Raised(message.to_string());
+    Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(raised))
+}
+
+fn strftime(format: &str, now: DateTime) -> Result<String, Error> {
+    jiff::fmt::strtime::format(format, now)
+        .map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {e}")))
+}
+
+/// The message of `raise_exception`, wherever in the chain of causes it is.
+fn raised(error: &Error) -> Option<&Raised> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(raised) = error.downcast_ref::<Raised>() {
+            return Some(raised);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn describe(error: &Error) -> String {
+    match error.detail() {
+        Some(detail) => format!("{}: {detail}", error.kind()),
+        None => error.kind().to_string(),
+    }
+}
+
+/// Collects output up to a limit, and fails beyond it.
+struct Bounded {
+    bytes: Vec<u8>,
+    limit: usize,
+    full: bool,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if data.len() > self.limit - self.bytes.len() {
+            self.full = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
