@@ -1,0 +1,138 @@
+"""Writes `models/tests/golden/*.json`: what HF transformers computes for small random models.
+
+    python -m venv venv && venv/bin/pip install -r models/oracle/requirements.txt
+    venv/bin/python models/oracle/generate.py [case ...]
+
+No weights are stored. Every weight is a hash of its tensor's name and its index (`random_tensor`), which
+`pinion_models::testing` computes bit for bit alike. A golden file holds the config, the prompt, and, once for f32
+weights and once for the same weights rounded to bf16 (computed in f32 both times): the logits of some positions, and
+the text that greedy decoding makes of the prompt. The text is computed without a KV cache, by running the whole
+sequence again for each token. Of the seeds 0, 1, 2, ... the first is taken whose text is varied and never close to
+a tie, so that equal text means something and rounding cannot change it.
+"""
+
+import json
+import math
+import pathlib
+import sys
+import tempfile
+
+import numpy as np
+import torch
+import transformers
+
+from cases import CASES, GREEDY_TOKENS, MAX_MODEL_LEN, PROMPT_TOKENS
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "tests" / "golden"
+MIN_DISTINCT_TOKENS = 16
+MIN_MARGIN = 2e-3
+MASK = (1 << 64) - 1
+GOLDEN_GAMMA = 0x9E3779B97F4A7C15
+
+
+def fnv1a(text):
+    """64-bit FNV-1a."""
+    state = 0xCBF29CE484222325
+    for byte in text.encode():
+        state = ((state ^ byte) * 0x100000001B3) & MASK
+    return state
+
+
+def splitmix(state):
+    """The output function of SplitMix64, over an array of states."""
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
+def uniform(name, seed, count):
+    """`count` numbers in [-1, 1), each a multiple of 2^-23 and so exact in f32."""
+    start = (fnv1a(name) + seed * GOLDEN_GAMMA) & MASK
+    index = np.arange(1, count + 1, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        bits = splitmix(np.uint64(start) + index * np.uint64(GOLDEN_GAMMA))
+    return ((bits >> np.uint64(40)).astype(np.int64) - (1 << 23)).astype(np.float32) * np.float32(2.0**-23)
+
+
+def random_tensor(name, seed, shape):
+    """A weight: norms around one, biases up to a half, matrices scaled by the square root of their width."""
+    values = uniform(name, seed, math.prod(shape)).reshape(shape)
+    if name.endswith("norm.weight"):
+        return np.float32(1.0) + values * np.float32(0.25)
+    if name.endswith(".bias"):
+        return values * np.float32(0.5)
+    if "embed_tokens" in name:
+        return values
+    return values * np.float32(3.0 / math.sqrt(shape[-1]))
+
+
+def build(config, seed, bf16):
+    """The model of transformers with hashed weights, computing in f32."""
+    with tempfile.TemporaryDirectory() as folder:
+        (pathlib.Path(folder) / "config.json").write_text(json.dumps(config))
+        parsed = transformers.AutoConfig.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_config(parsed, attn_implementation="eager", dtype=torch.float32)
+    for name, parameter in model.named_parameters():
+        values = torch.from_numpy(random_tensor(name, seed, tuple(parameter.shape)))
+        with torch.no_grad():
+            parameter.copy_(values.to(torch.bfloat16).float() if bf16 else values)
+    return model.eval()
+
+
+def logits_of(model, tokens):
+    """`[len(tokens), vocab]`, all positions in one pass and without a cache."""
+    with torch.no_grad():
+        return model(torch.tensor([tokens]), use_cache=False).logits[0].numpy()
+
+
+def run(config, seed, bf16, prompt):
+    """One golden answer, and whether it is worth keeping."""
+    model = build(config, seed, bf16)
+    tokens, margin = list(prompt), math.inf
+    for _ in range(GREEDY_TOKENS):
+        last = logits_of(model, tokens)[-1]
+        second, best = np.sort(last)[-2:]
+        margin = min(margin, float(best - second) / float(np.abs(last).max()))
+        tokens.append(int(last.argmax()))
+    logits = logits_of(model, tokens)
+    positions = [0, 17, len(prompt) - 1, len(tokens) - 1]
+    greedy = tokens[len(prompt) :]
+    answer = dict(
+        positions=positions,
+        logits=[[float(f"{value:.8g}") for value in logits[position]] for position in positions],
+        greedy=greedy,
+    )
+    usable = MIN_MARGIN <= margin and MIN_DISTINCT_TOKENS <= len(set(greedy))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return answer, parameters, usable
+
+
+def golden(name, config):
+    """Tries seeds until both answers are usable."""
+    for seed in range(1000):
+        prompt = ((uniform("prompt", seed, PROMPT_TOKENS) + 1) / 2 * config["vocab_size"]).astype(int).tolist()
+        f32, parameters, usable = run(config, seed, False, prompt)
+        if not usable:
+            continue
+        bf16, _, usable = run(config, seed, True, prompt)
+        if usable:
+            made_with = dict(torch=torch.__version__, transformers=transformers.__version__)
+            asked = dict(max_model_len=MAX_MODEL_LEN.get(name))
+            head = dict(made_with=made_with, seed=seed, config=config, num_parameters=parameters) | asked
+            return head | dict(prompt=prompt, f32=f32, bf16=bf16)
+    raise SystemExit(f"no usable seed for {name}")
+
+
+def main():
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    for name in sys.argv[1:] or CASES:
+        answer = golden(name, CASES[name])
+        lines = ",\n".join(f'"{key}": {json.dumps(value, separators=(",", ":"))}' for key, value in answer.items())
+        (GOLDEN / f"{name}.json").write_text("{\n" + lines + "\n}\n")
+        print(f"{name}: seed {answer['seed']}, {len(set(answer['f32']['greedy']))} distinct tokens", flush=True)
+
+
+if __name__ == "__main__":
+    main()
