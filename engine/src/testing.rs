@@ -22,8 +22,15 @@ pub struct ScriptedModel {
 impl ScriptedModel {
     /// Answers each row with `script`; the script may fail or panic.
     pub fn new(vocab_size: usize, max_model_len: usize, script: Script) -> Self {
-        let spec =
-            ModelSpec { num_layers: 1, num_kv_heads: 1, head_dim: 1, vocab_size, max_model_len };
+        let spec = ModelSpec {
+            num_layers: 1,
+            num_kv_heads: 1,
+            head_dim: 1,
+            vocab_size,
+            max_model_len,
+            num_parameters: 0,
+            weight_bytes: 0,
+        };
         Self { spec, script }
     }
 

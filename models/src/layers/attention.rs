@@ -1,0 +1,51 @@
+//! Paged attention of one layer.
+
+use candle_core::{Result, Tensor};
+use pinion_kernels::AttentionParams;
+
+use crate::ForwardCtx;
+
+/// Holds sizes, asks the context for everything else.
+#[derive(Debug)]
+pub struct Attention {
+    /// Layer index in the cache.
+    pub layer: usize,
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key/value heads.
+    pub num_kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Tokens a query sees, itself included, if the layer slides.
+    pub sliding_window: Option<usize>,
+}
+
+impl Attention {
+    /// Splits a fused `[num_tokens, q + k + v]` into `[num_tokens, heads, head_dim]` each.
+    pub fn split(&self, qkv: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+        let num_tokens = qkv.dim(0)?;
+        let (q, kv) = (self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim);
+        let heads =
+            |from, len, n| qkv.narrow(1, from, len)?.reshape((num_tokens, n, self.head_dim));
+        Ok((
+            heads(0, q, self.num_heads)?,
+            heads(q, kv, self.num_kv_heads)?,
+            heads(q + kv, kv, self.num_kv_heads)?,
+        ))
+    }
+
+    /// Attends; returns `[num_tokens, num_heads * head_dim]`.
+    pub fn forward(
+        &self,
+        cx: &ForwardCtx<'_>,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+    ) -> Result<Tensor> {
+        let params = AttentionParams {
+            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            sliding_window: self.sliding_window,
+        };
+        cx.attention.forward((cx.kv, &cx.batch.attn), self.layer, q, k, v, params)
+    }
+}

@@ -1,0 +1,22 @@
+//! Linear layers.
+
+use candle_core::{Result, Tensor};
+use pinion_kernels::{PackedTensor, ops};
+
+/// A linear layer over packed weights.
+#[derive(Debug)]
+pub struct Linear {
+    weight: PackedTensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    pub(crate) fn new(weight: PackedTensor, bias: Option<Tensor>) -> Self {
+        Self { weight, bias }
+    }
+
+    /// `[num_tokens, in_dim]` to `[num_tokens, out_dim]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::linear(x, &self.weight, self.bias.as_ref())
+    }
+}

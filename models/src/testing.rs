@@ -1,0 +1,87 @@
+//! Random models for tests and benches, the same in every process and on every machine.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Result, Tensor};
+use pinion_kernels::WeightType;
+
+use crate::{CausalLm, MapSource, ModelConfig, Weights, build};
+
+/// A Llama of two layers and 97 tokens that answers up to 128 tokens and takes milliseconds.
+pub fn tiny_llama() -> ModelConfig {
+    ModelConfig::parse(
+        r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 97, "hidden_size": 32,
+        "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 128, "rms_norm_eps": 1e-5}"#,
+    )
+    .expect("the text above is a config")
+}
+
+/// Builds the model of a config with weights of [`random_source`].
+///
+/// # Errors
+/// As [`build`].
+pub fn random_model(
+    config: &ModelConfig,
+    seed: u64,
+    kind: Option<WeightType>,
+) -> Result<Box<dyn CausalLm>> {
+    build(config, &Weights::new(Arc::new(random_source(config, seed)?), kind))
+}
+
+/// Every tensor that a config needs, in f32, filled by [`random_tensor`].
+///
+/// # Errors
+/// As [`ModelConfig::tensors`].
+pub fn random_source(config: &ModelConfig, seed: u64) -> Result<MapSource> {
+    let tensors = config.tensors()?.into_iter().map(|tensor| {
+        let values = random_tensor(&tensor.name, seed, &tensor.shape)?;
+        Ok((tensor.name, values))
+    });
+    Ok(MapSource(tensors.collect::<Result<_>>()?))
+}
+
+/// A weight of which each element is a hash of the tensor's name, the seed and its index.
+///
+/// Norms are around one, biases up to a half, matrices scaled by the square root of their width:
+/// enough for a varied text. `oracle/generate.py` has the same function, bit for bit.
+///
+/// # Errors
+/// When memory cannot hold the shape.
+pub fn random_tensor(name: &str, seed: u64, shape: &[usize]) -> Result<Tensor> {
+    let start = fnv1a(name).wrapping_add(seed.wrapping_mul(GOLDEN_GAMMA));
+    let width = shape.last().copied().unwrap_or(1);
+    let scale = (3.0 / (width as f64).sqrt()) as f32;
+    let weight = |value: f32| {
+        if name.ends_with("norm.weight") {
+            1.0 + value * 0.25
+        } else if name.rsplit('.').next() == Some("bias") {
+            value * 0.5
+        } else if name.contains("embed_tokens") {
+            value
+        } else {
+            value * scale
+        }
+    };
+    let count: usize = shape.iter().product();
+    let values: Vec<f32> = (1..=count as u64).map(|i| weight(uniform(start, i))).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// 64-bit FNV-1a.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |state, byte| {
+        (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    })
+}
+
+/// A number in [-1, 1), a multiple of 2^-23: `SplitMix64`'s output for the `index`-th state.
+fn uniform(start: u64, index: u64) -> f32 {
+    let mut z = start.wrapping_add(index.wrapping_mul(GOLDEN_GAMMA));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    ((z >> 40) as f32 - 8_388_608.0) / 8_388_608.0
+}

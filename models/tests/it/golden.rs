@@ -1,0 +1,101 @@
+//! Logits and text of HF transformers, as `oracle/generate.py` wrote them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candle_core::DType;
+use pinion_models::{MapSource, ModelConfig, Weights, build, testing};
+use serde::Deserialize;
+
+use crate::harness::{Runner, backends, distinct, relative_error};
+
+/// Largest difference of a row of logits, as a part of its largest value.
+const TOLERANCE: f32 = 1e-4;
+
+#[derive(Deserialize)]
+struct Golden {
+    seed: u64,
+    config: serde_json::Value,
+    num_parameters: u64,
+    max_model_len: Option<usize>,
+    prompt: Vec<u32>,
+    f32: Answer,
+    bf16: Answer,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    positions: Vec<usize>,
+    logits: Vec<Vec<f32>>,
+    greedy: Vec<u32>,
+}
+
+#[test]
+fn llama_equals_transformers() {
+    check_family("llama-", 15);
+}
+
+#[test]
+fn mistral_equals_transformers() {
+    check_family("mistral-", 3);
+}
+
+#[test]
+fn qwen2_equals_transformers() {
+    check_family("qwen2-", 4);
+}
+
+#[test]
+fn qwen3_equals_transformers() {
+    check_family("qwen3-", 4);
+}
+
+fn check_family(prefix: &str, num_cases: usize) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut paths: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix));
+    paths.sort();
+    assert_eq!(paths.len(), num_cases, "golden files of {prefix}");
+    for path in paths {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let golden: Golden =
+            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let config = ModelConfig::parse(&golden.config.to_string())
+            .unwrap()
+            .with_max_model_len(golden.max_model_len);
+        assert_eq!(config.num_parameters().unwrap(), golden.num_parameters, "{name}");
+        let source = testing::random_source(&config, golden.seed).unwrap();
+        check(&format!("{name} f32"), &config, source.clone(), &golden.prompt, &golden.f32);
+        check(&format!("{name} bf16"), &config, rounded(source), &golden.prompt, &golden.bf16);
+    }
+}
+
+/// The source as a bf16 checkpoint has it.
+fn rounded(source: MapSource) -> MapSource {
+    let round = |(name, tensor): (String, candle_core::Tensor)| {
+        (name, tensor.to_dtype(DType::BF16).unwrap())
+    };
+    MapSource(source.0.into_iter().map(round).collect())
+}
+
+#[expect(clippy::print_stderr, reason = "the measured error is worth reading")]
+fn check(name: &str, config: &ModelConfig, source: MapSource, prompt: &[u32], expected: &Answer) {
+    assert!(16 <= distinct(&expected.greedy), "{name}: the text has collapsed");
+    let model = build(config, &Weights::new(Arc::new(source), None)).unwrap();
+    let mut worst = 0f32;
+    for attention in backends() {
+        let mut runner = Runner::new(&*model, &*attention);
+        for chunk in [prompt.len(), 1, 7] {
+            let case = format!("{name}, {} attention, chunks of {chunk}", attention.name());
+            let (logits, greedy) = runner.generate(prompt, chunk, expected.greedy.len());
+            for (&position, expected) in expected.positions.iter().zip(&expected.logits) {
+                let error = relative_error(&logits[position], expected);
+                assert!(error <= TOLERANCE, "{case}, position {position}: {error:e}");
+                worst = worst.max(error);
+            }
+            assert_eq!(greedy, expected.greedy, "{case}");
+        }
+    }
+    eprintln!("{name}: {worst:.1e}");
+}

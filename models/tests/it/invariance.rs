@@ -1,0 +1,39 @@
+//! A sequence's logits depend on nothing but the sequence.
+
+use pinion_kernels::WeightType;
+use pinion_models::testing::{random_model, tiny_llama};
+
+use crate::harness::{Runner, Sequence, backends};
+
+#[test]
+fn logits_are_the_same_bits_alone_chunked_and_in_a_batch() {
+    let texts: Vec<Vec<u32>> =
+        (0..3).map(|i| (0..20 + 9 * i).map(|t| (t * 13 + i * 29) % 97).collect()).collect();
+    for kind in [WeightType::F32, WeightType::Bf16] {
+        let model = random_model(&tiny_llama(), 0, Some(kind)).unwrap();
+        for attention in backends() {
+            let mut runner = Runner::new(&*model, &*attention);
+            let whole: Vec<_> = texts.iter().map(|text| runner.generate(text, 64, 0).0).collect();
+            // The reference multiplies whole chunks at once and may round by their size.
+            let chunks: &[usize] = if attention.name() == "reference" { &[] } else { &[1, 7] };
+            for (text, whole) in texts.iter().zip(&whole) {
+                for &chunk in chunks {
+                    let chunked = runner.generate(text, chunk, 0).0;
+                    assert_eq!(bits(&chunked), bits(whole), "{kind} {}", attention.name());
+                }
+            }
+            let mut sequences: Vec<_> = texts.iter().map(|_| Sequence::default()).collect();
+            let mut work: Vec<_> = sequences
+                .iter_mut()
+                .zip(&texts)
+                .map(|(sequence, text)| (sequence, text.as_slice()))
+                .collect();
+            let batched = runner.step(&mut work);
+            assert_eq!(bits(&batched), bits(&whole.concat()), "{kind} {}", attention.name());
+        }
+    }
+}
+
+fn bits(logits: &[Vec<f32>]) -> Vec<Vec<u32>> {
+    logits.iter().map(|row| row.iter().map(|value| value.to_bits()).collect()).collect()
+}
