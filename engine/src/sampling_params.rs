@@ -116,3 +116,6 @@ fn in_range(
     let allowed = format!("between {} and {}", range.start(), range.end());
     Err(ParamError::new(field, value, allowed))
 }
+
+#[cfg(test)]
+mod tests;
