@@ -45,7 +45,7 @@ fn printable(byte: u8) -> char {
     char::from_u32(256 + index as u32).unwrap()
 }
 
-/// As SentencePiece does it: `▁` for spaces, the first one left out, bytes as `<0x..>`.
+/// As `SentencePiece` does it: `▁` for spaces, the first one left out, bytes as `<0x..>`.
 fn byte_fallback() -> Arc<Tokenizer> {
     let words = ["▁hello", "▁world", "▁", "a", ",", "叫"].map(str::to_owned);
     let bytes = (0..=255u8).map(|byte| format!("<0x{byte:02X}>"));

@@ -314,7 +314,7 @@ fn what_is_planned_can_run_in_every_step() {
     let model = Box::new(ScriptedModel::counting(VOCAB, MAX_LEN));
     let (mut engine, _handle) = engine(model, config, 12);
     for id in 0..20u64 {
-        let prompt = (0..1 + (id * 7) % 20).map(|i| (i % 5) as u32).collect();
+        let prompt = (0..=id * 7 % 20).map(|i| (i % 5) as u32).collect();
         engine.handle(vec![submit(Request { prompt, ..request(id) })]);
     }
     while !engine.scheduler().is_idle() {

@@ -10,7 +10,7 @@ pub(super) fn is_usable(logits: &[f32]) -> bool {
 /// Index of the greatest logit, the lowest of several.
 pub(super) fn argmax(logits: &[f32]) -> u32 {
     let max = logits.iter().fold(f32::NEG_INFINITY, |max, &logit| max.max(logit));
-    logits.iter().position(|&logit| logit == max).unwrap_or(0) as u32
+    logits.iter().position(|&logit| max <= logit).unwrap_or(0) as u32
 }
 
 /// `ln(sum(exp(logits)))`.
@@ -35,7 +35,7 @@ pub(super) fn exp(x: f32) -> f32 {
     let coefficients =
         [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
     let power = coefficients.into_iter().fold(0.0, |sum, c| sum * r + c);
-    power * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    power * f32::from_bits((n as i32 + 127).cast_unsigned() << 23)
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ fn draws_follow_the_exact_probabilities() {
         at_temperature(3.0),
         SamplingParams { top_k: Some(4), ..base.clone() },
         SamplingParams { top_p: 0.7, ..base.clone() },
-        SamplingParams { min_p: 0.3, ..base.clone() },
+        SamplingParams { min_p: 0.3, ..base },
         SamplingParams { top_k: Some(6), top_p: 0.9, min_p: 0.15, ..at_temperature(1.7) },
     ];
     for params in cases {
@@ -179,17 +179,15 @@ fn penalties_count_as_openai_and_hf_do() {
     let seq = sequence(&[0, 2, 0], &[1, 3, 1, 2], params);
     let mut processed = logits;
     super::process(&seq, &mut processed);
-    assert_eq!(
-        processed,
-        [
-            (2.0 + 1.0) / 2.0,
-            2.0 / 2.0 - 2.0 * 0.25 - 0.5,
-            -2.0 * 2.0 - 0.25 - 0.5,
-            -2.0 * 2.0 - 0.25 - 0.5,
-            1.0,
-            1.0 + 3.0
-        ]
-    );
+    let expected = [
+        3.0 / 2.0,
+        2.0 / 2.0 - 2.0 * 0.25 - 0.5,
+        -2.0 * 2.0 - 0.25 - 0.5,
+        -2.0 * 2.0 - 0.25 - 0.5,
+        1.0,
+        1.0 + 3.0,
+    ];
+    assert_eq!(processed.map(f32::to_bits), expected.map(f32::to_bits));
 }
 
 #[test]
@@ -287,7 +285,7 @@ proptest! {
         top_p in 0.0f32..1.0,
         temperature in 0.2f32..3.0,
     ) {
-        let params = SamplingParams { top_k, top_p, ..at_temperature(temperature) };
+        let params = SamplingParams { top_p, top_k, ..at_temperature(temperature) };
         let ours: Vec<u32> = filtered(&params, &logits).iter().map(|c| c.id).collect();
         let naive = probabilities(&params, &logits);
         // Sums that differ in their last digit may move the border by one token.
