@@ -1,17 +1,26 @@
 //! From a package on disk, or in the binary, to weights, tokenizer and template.
 
+mod error;
 pub mod files;
 pub mod limits;
+mod load;
 pub mod metadata;
 mod progress;
 mod quiet;
+mod resolve;
 pub mod source;
 pub mod template;
 pub mod tokenizer;
 
+pub use error::LoadError;
 pub use files::{FileError, PackageFiles};
 pub use limits::LIMITS;
+pub use load::{LoadOptions, LoadedPackage, load, load_resolved};
+pub use metadata::GenerationDefaults;
 pub use progress::{Progress, ProgressFn, silent};
+pub use resolve::{
+    Decision, MANIFEST, NativePackage, ResolvedPackage, decide, inspect, read_manifest,
+};
 pub use source::{SafetensorsSource, WeightsError};
-pub use template::{ChatInput, ChatTemplate, TemplateError};
+pub use template::{ChatTemplate, RenderInput, TemplateError};
 pub use tokenizer::{PackageTokenizer, TokenizerError};

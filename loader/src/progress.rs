@@ -5,8 +5,8 @@ use std::sync::Arc;
 /// A step of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Reading `config.json`, the tokenizer and the template.
-    Metadata,
+    /// Reading the manifest, `config.json`, the tokenizer and the template.
+    Inspecting,
     /// Reading weights into the model, in bytes of the checkpoint.
     Weights {
         /// Bytes read.
@@ -14,8 +14,6 @@ pub enum Progress {
         /// Bytes there are.
         total: u64,
     },
-    /// The model is built.
-    Ready,
 }
 
 /// Receives progress; called from the loading thread, so it must return at once.

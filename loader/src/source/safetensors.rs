@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device, Error, Result, Tensor};
+use pinion_kernels::WeightType;
 use pinion_models::TensorSource;
 
 use super::header::{Entry, parse_header};
@@ -84,6 +85,26 @@ impl SafetensorsSource {
         self.total_bytes
     }
 
+    /// Refuses a tensor that is there in a type that is not loaded.
+    pub fn check_dtype(&self, name: &str) -> std::result::Result<(), WeightsError> {
+        match self.tensors.get(name) {
+            Some((file, entry)) if float_type(&entry.dtype).is_none() => {
+                Err(refuse_dtype(name, entry, &self.files[*file]))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What matrices are kept as where nobody says: bf16 if all are stored so, else f32.
+    pub fn own_type(&self) -> WeightType {
+        let mut matrices = self.tensors.values().filter(|(_, entry)| entry.shape.len() == 2);
+        if matrices.all(|(_, entry)| entry.dtype == "BF16") {
+            WeightType::Bf16
+        } else {
+            WeightType::F32
+        }
+    }
+
     /// Adds a file's tensors: all of them, or those that the index puts there.
     fn add(
         &mut self,
@@ -117,21 +138,30 @@ impl SafetensorsSource {
     }
 }
 
+fn refuse_dtype(name: &str, entry: &Entry, file: &ShardFile) -> WeightsError {
+    WeightsError::Dtype {
+        tensor: name.to_owned(),
+        file: file.path.clone(),
+        dtype: entry.dtype.clone(),
+    }
+}
+
+/// The types that models read.
+fn float_type(dtype: &str) -> Option<DType> {
+    match dtype {
+        "F32" => Some(DType::F32),
+        "BF16" => Some(DType::BF16),
+        "F16" => Some(DType::F16),
+        _ => None,
+    }
+}
+
 impl TensorSource for SafetensorsSource {
     fn load(&self, name: &str) -> Result<Option<Tensor>> {
         let Some((file, entry)) = self.tensors.get(name) else { return Ok(None) };
         let file = &self.files[*file];
-        let dtype = match entry.dtype.as_str() {
-            "F32" => DType::F32,
-            "BF16" => DType::BF16,
-            "F16" => DType::F16,
-            dtype => {
-                return Err(Error::wrap(WeightsError::Dtype {
-                    tensor: name.to_owned(),
-                    file: file.path.clone(),
-                    dtype: dtype.to_owned(),
-                }));
-            }
+        let Some(dtype) = float_type(&entry.dtype) else {
+            return Err(Error::wrap(refuse_dtype(name, entry, file)));
         };
         let data = &file.bytes[entry.begin..entry.end];
         let tensor = Tensor::from_raw_buffer(data, dtype, &entry.shape, &Device::Cpu)?;

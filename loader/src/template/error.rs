@@ -61,6 +61,9 @@ pub enum TemplateError {
         /// What the template engine said.
         reason: String,
     },
+    /// The messages are no list.
+    #[error("messages is not a list")]
+    NotAList,
     /// A message that no template can be given.
     #[error("messages[{index}]: {reason}")]
     Message {
@@ -83,7 +86,7 @@ impl TemplateError {
             Self::Raised { .. } => "chat_refused_by_template",
             Self::TooLong | Self::OutputTooLarge { .. } => "chat_template_exceeds_limits",
             Self::Render { .. } => "chat_template_failed",
-            Self::Message { .. } => "message_invalid",
+            Self::NotAList | Self::Message { .. } => "message_invalid",
         }
     }
 
@@ -105,13 +108,13 @@ impl TemplateError {
             Self::TooLong | Self::OutputTooLarge { .. } => Some(
                 "send fewer or shorter messages; if any chat fails, the template of this package is broken",
             ),
-            Self::Render { .. } | Self::Message { .. } => None,
+            Self::Render { .. } | Self::NotAList | Self::Message { .. } => None,
         }
     }
 
     /// Whether the caller's messages are at fault, rather than the package.
     pub fn is_callers(&self) -> bool {
-        matches!(self, Self::Raised { .. } | Self::Message { .. })
+        matches!(self, Self::Raised { .. } | Self::NotAList | Self::Message { .. })
     }
 }
 

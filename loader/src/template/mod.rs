@@ -17,10 +17,12 @@ mod tests;
 use std::fmt;
 use std::io::{self, Write};
 
-use jiff::civil::DateTime;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind};
+use serde_json::{Map, Value as Json};
 
 pub use error::TemplateError;
 pub use select::{TemplateOrigin, TemplateText, select};
@@ -35,17 +37,17 @@ const TOOL_USE: &str = "tool_use";
 
 /// What a chat is rendered from. Values have the shapes of OpenAI's chat API.
 #[derive(Clone, Copy, Debug)]
-pub struct ChatInput<'a> {
-    /// Objects with `role`, `content` (a string, or text parts) and more.
-    pub messages: &'a [serde_json::Value],
-    /// Tool definitions, as they came.
-    pub tools: &'a [serde_json::Value],
+pub struct RenderInput<'a> {
+    /// A list of objects with `role`, `content` (a string, or text parts) and more.
+    pub messages: &'a Json,
+    /// A list of tool definitions, as they came.
+    pub tools: Option<&'a Json>,
+    /// Further variables (`chat_template_kwargs`). They cannot replace the others or the special tokens.
+    pub extra: Option<&'a Map<String, Json>>,
     /// Whether to open an answer of the assistant at the end.
     pub add_generation_prompt: bool,
-    /// Further variables (`chat_template_kwargs`). They cannot replace the ones above or the special tokens.
-    pub extras: &'a serde_json::Map<String, serde_json::Value>,
-    /// What `strftime_now` writes. Given from outside, so that a request can be rendered again later.
-    pub now: DateTime,
+    /// What `strftime_now` writes, in UTC. Given from outside, so that a request can be rendered again later.
+    pub unix_seconds: i64,
 }
 
 /// A compiled chat template.
@@ -90,24 +92,27 @@ impl ChatTemplate {
     }
 
     /// Renders a chat to the text that `PackageTokenizer::encode_chat` takes.
-    pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TemplateError> {
+    pub fn render(&self, input: &RenderInput<'_>) -> Result<String, TemplateError> {
+        let messages = list(input.messages).ok_or(TemplateError::NotAList)?;
+        let tools = input.tools.and_then(list).unwrap_or_default();
         let (environment, content, has_tool_use) = match &self.kind {
-            Kind::Format(format) => return format.render(input.messages),
+            Kind::Format(format) => return format.render(messages),
             Kind::Jinja { environment, content, has_tool_use } => {
                 (environment, *content, *has_tool_use)
             }
         };
-        let messages = messages::prepare(input.messages, content)?;
-        let name = if has_tool_use && !input.tools.is_empty() { TOOL_USE } else { DEFAULT };
+        let name = if has_tool_use && !tools.is_empty() { TOOL_USE } else { DEFAULT };
         // Fuel is a setting of an environment, and cloning one shares its templates.
         let mut environment = environment.clone();
-        let items = (input.messages.len() + input.tools.len()) as u64;
+        let items = (messages.len() + tools.len()) as u64;
         environment.set_fuel(Some(LIMITS.fuel + items.saturating_mul(LIMITS.fuel_per_item)));
-        let now = input.now;
+        let now = input.unix_seconds;
         environment.add_function("strftime_now", move |format: &str| strftime(format, now));
+        let messages = messages::prepare(messages, content)?;
         let template = environment.get_template(name).map_err(|e| self.failure(&e, false))?;
         let mut output = Bounded { bytes: Vec::new(), limit: LIMITS.rendered_bytes, full: false };
-        let rendered = template.render_captured_to(self.context(messages, input), &mut output);
+        let rendered =
+            template.render_captured_to(self.context(messages, tools, input), &mut output);
         if let Err(e) = rendered {
             return Err(self.failure(&e, output.full));
         }
@@ -117,10 +122,14 @@ impl ChatTemplate {
         })
     }
 
-    fn context(&self, messages: Value, input: &ChatInput<'_>) -> Value {
-        let mut variables: Vec<(String, Value)> =
-            input.extras.iter().map(|(k, v)| (k.clone(), messages::value(v))).collect();
-        let tools = match input.tools {
+    fn context(&self, messages: Value, tools: &[Json], input: &RenderInput<'_>) -> Value {
+        let mut variables: Vec<(String, Value)> = input
+            .extra
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), messages::value(v)))
+            .collect();
+        let tools = match tools {
             [] => Value::from(()),
             tools => tools.iter().map(messages::value).collect(),
         };
@@ -189,9 +198,14 @@ fn raise_exception(message: &Value, _rest: Kwargs) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(raised))
 }
 
-fn strftime(format: &str, now: DateTime) -> Result<String, Error> {
-    jiff::fmt::strtime::format(format, now)
+fn strftime(format: &str, unix_seconds: i64) -> Result<String, Error> {
+    Timestamp::from_second(unix_seconds)
+        .and_then(|now| jiff::fmt::strtime::format(format, &now.to_zoned(TimeZone::UTC)))
         .map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {e}")))
+}
+
+fn list(value: &Json) -> Option<&[Json]> {
+    value.as_array().map(Vec::as_slice)
 }
 
 /// The message of `raise_exception`, wherever in the chain of causes it is.

@@ -1,0 +1,257 @@
+//! From a package to a model that can run, with its tokenizer, template and defaults.
+
+use std::sync::Arc;
+
+use candle_core::Device;
+use pinion_cog_compat::manifest::DType;
+use pinion_kernels::WeightType;
+use pinion_models::{CausalLm, ModelConfig, ModelSpec, Weights, architectures, is_supported};
+use serde_json::Value;
+
+use crate::error::LoadError;
+use crate::files::{PackageFiles, join};
+use crate::metadata::{self, GenerationDefaults, TokenizerConfig};
+use crate::progress::{Progress, ProgressFn};
+use crate::quiet;
+use crate::resolve::{NativePackage, ResolvedPackage, inspect};
+use crate::source::SafetensorsSource;
+use crate::template::{self, ChatTemplate, RenderInput};
+use crate::tokenizer::PackageTokenizer;
+
+/// How to load a package, where the operator says more than the package.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Type to keep the weights as, by the name of `pinion.dtype`; `auto` and nothing mean the package's choice.
+    pub dtype: Option<String>,
+    /// Where the model runs.
+    pub device: Device,
+    /// Longest sequence in tokens, instead of the package's choice.
+    pub max_model_len: Option<usize>,
+}
+
+/// A model with everything it needs to answer.
+pub struct LoadedPackage {
+    /// The model.
+    pub model: Box<dyn CausalLm>,
+    /// Its sizes.
+    pub spec: ModelSpec,
+    /// As `config.json` names it.
+    pub architecture: String,
+    /// What the matrices are kept as.
+    pub dtype: String,
+    /// Text to tokens and back.
+    pub tokenizer: PackageTokenizer,
+    /// Messages to text; without one the package completes text only.
+    pub template: Option<ChatTemplate>,
+    /// Tokens that end an answer, ascending.
+    pub eos_token_ids: Vec<u32>,
+    /// Sampling where a request does not say.
+    pub defaults: GenerationDefaults,
+    /// Worth telling, nothing that stops.
+    pub warnings: Vec<String>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { dtype: None, device: Device::Cpu, max_model_len: None }
+    }
+}
+
+impl std::fmt::Debug for LoadedPackage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoadedPackage")
+            .field("architecture", &self.architecture)
+            .field("dtype", &self.dtype)
+            .field("spec", &self.spec)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Loads a package natively, whatever else could execute it: that decision is [`crate::decide`]'s.
+pub fn load(
+    files: &PackageFiles,
+    options: &LoadOptions,
+    progress: &ProgressFn,
+) -> Result<LoadedPackage, LoadError> {
+    progress(Progress::Inspecting);
+    let wanted = Some(pinion_cog_compat::manifest::Backend::Native);
+    load_resolved(inspect(files, wanted)?, options, progress)
+}
+
+/// Loads a package that [`inspect`] looked into.
+pub fn load_resolved(
+    package: ResolvedPackage,
+    options: &LoadOptions,
+    progress: &ProgressFn,
+) -> Result<LoadedPackage, LoadError> {
+    let ResolvedPackage { files, manifest, decision, native, mut warnings } = package;
+    let Some(native) = native else {
+        return Err(LoadError::NotNative { reason: decision.reason });
+    };
+    if !options.device.is_cpu() {
+        return Err(LoadError::Device { device: format!("{:?}", options.device.location()) });
+    }
+    let kind = weight_type(options.dtype.as_deref(), manifest.pinion.dtype)?;
+    let declared = manifest.pinion.max_model_len.map(|len| len as usize);
+    let config = supported(&native)?.with_max_model_len(options.max_model_len.or(declared));
+    let directory = native.weights_dir.as_str();
+    let texts = metadata::tokenizer_config(&files, directory)?;
+    let prompt_template = manifest.pinion.prompt_template.as_deref();
+    let template = chat_template(&files, directory, &texts, prompt_template, &mut warnings)?;
+    let generation = metadata::read_object(&files, directory, "generation_config.json")?;
+    let generation = generation.unwrap_or(Value::Null);
+    let defaults = metadata::generation_defaults(&generation, &mut warnings);
+
+    let source = SafetensorsSource::open(&files, &native.checkpoint, Arc::clone(progress))?;
+    check_tensors(&config, &source)?;
+    let raw: Value = serde_json::from_str(&native.config_json).unwrap_or(Value::Null);
+    let vocab_size = raw["vocab_size"].as_u64().unwrap_or(0) as usize;
+    let tokenizer = PackageTokenizer::load(&files, &join(directory, "tokenizer.json"), vocab_size)?;
+    warn_of_added_tokens(&tokenizer, &mut warnings);
+    let eos_token_ids = eos_token_ids(&tokenizer, &texts, &[&generation, &raw], &mut warnings);
+
+    let dtype = kind.unwrap_or_else(|| source.own_type());
+    let model = build(&config, source, kind)?;
+    Ok(LoadedPackage {
+        spec: model.spec().clone(),
+        model,
+        architecture: config.architecture().to_owned(),
+        dtype: dtype.name().to_owned(),
+        tokenizer,
+        template,
+        eos_token_ids,
+        defaults,
+        warnings,
+    })
+}
+
+fn supported(native: &NativePackage) -> Result<ModelConfig, LoadError> {
+    let config = native.config.clone();
+    if !is_supported(config.architecture()) {
+        return Err(LoadError::Architecture {
+            architecture: config.architecture().to_owned(),
+            supported: architectures().collect::<Vec<_>>().join(", "),
+        });
+    }
+    match config.quant_method() {
+        Some(method) => Err(LoadError::Quantization { method: method.to_owned() }),
+        None => Ok(config),
+    }
+}
+
+fn weight_type(
+    wanted: Option<&str>,
+    declared: Option<DType>,
+) -> Result<Option<WeightType>, LoadError> {
+    let name = wanted.or(declared.map(DType::name));
+    match name {
+        None | Some("auto") => Ok(None),
+        Some(name) => match WeightType::parse(name) {
+            Some(kind) => Ok(Some(kind)),
+            None => Err(LoadError::Dtype { dtype: name.to_owned() }),
+        },
+    }
+}
+
+/// Compiles the template and renders one chat, so that a broken one is known before the first request.
+fn chat_template(
+    files: &PackageFiles,
+    directory: &str,
+    texts: &TokenizerConfig,
+    prompt_template: Option<&str>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<ChatTemplate>, LoadError> {
+    let Some(text) = template::select(files, directory, texts, prompt_template)? else {
+        warnings.push("the package has no chat template: it completes text only".to_owned());
+        return Ok(None);
+    };
+    let template = ChatTemplate::compile(&text, texts.special.clone())?;
+    let messages = serde_json::json!([{"role": "user", "content": "Hello."}]);
+    let input = RenderInput {
+        messages: &messages,
+        tools: None,
+        extra: None,
+        add_generation_prompt: true,
+        unix_seconds: 0,
+    };
+    if let Err(e) = template.render(&input) {
+        warnings.push(format!("the chat template refuses a single user message: {e}"));
+    }
+    Ok(Some(template))
+}
+
+/// Compares names and shapes with what the model will read, before any weight is read.
+fn check_tensors(config: &ModelConfig, source: &SafetensorsSource) -> Result<(), LoadError> {
+    let config_error = |e: candle_core::Error| LoadError::Config {
+        file: "config.json".to_owned(),
+        reason: e.to_string(),
+    };
+    let expected = quiet::catch(|| config.tensors())
+        .map_err(|reason| LoadError::Build { reason })?
+        .map_err(config_error)?;
+    let mut wrong = expected.iter().filter_map(|tensor| match source.shape(&tensor.name) {
+        None => Some(format!("tensor `{}` is missing", tensor.name)),
+        Some(shape) if shape != tensor.shape => Some(format!(
+            "tensor `{}` has shape {shape:?}, expected {:?}",
+            tensor.name, tensor.shape
+        )),
+        Some(_) => None,
+    });
+    if let Some(first) = wrong.next() {
+        return Err(LoadError::Mismatch { first, others: wrong.count() });
+    }
+    Ok(expected.iter().try_for_each(|tensor| source.check_dtype(&tensor.name))?)
+}
+
+fn build(
+    config: &ModelConfig,
+    source: SafetensorsSource,
+    kind: Option<WeightType>,
+) -> Result<Box<dyn CausalLm>, LoadError> {
+    let weights = Weights::new(Arc::new(source), kind);
+    quiet::catch(|| pinion_models::build(config, &weights))
+        .and_then(|model| model.map_err(|e| e.to_string()))
+        .map_err(|reason| LoadError::Build { reason })
+}
+
+fn warn_of_added_tokens(tokenizer: &PackageTokenizer, warnings: &mut Vec<String>) {
+    let tokens = tokenizer.added_out_of_vocabulary();
+    if let Some(first) = tokens.first() {
+        let others = match tokens.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        warnings.push(format!(
+            "prompts with `{first}`{others} are refused: the model has no such token"
+        ));
+    }
+}
+
+/// Every token that one of the configs calls the end of a text.
+fn eos_token_ids(
+    tokenizer: &PackageTokenizer,
+    texts: &TokenizerConfig,
+    configs: &[&Value],
+    warnings: &mut Vec<String>,
+) -> Vec<u32> {
+    let mut ids: Vec<u32> = configs.iter().flat_map(|config| metadata::eos_ids(config)).collect();
+    if let Some(eos) = &texts.special.eos {
+        match tokenizer.token_to_id(eos) {
+            Some(id) => ids.push(id),
+            None => warnings.push(format!("eos_token is not in the vocabulary: {eos:?}")),
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    ids.retain(|&id| {
+        let known = (id as usize) < tokenizer.vocab_size();
+        if !known {
+            warnings.push(format!("eos_token_id is not in the vocabulary: {id}"));
+        }
+        known
+    });
+    if ids.is_empty() {
+        warnings.push("no end-of-text token is known: answers end at max_tokens".to_owned());
+    }
+    ids
+}
