@@ -43,7 +43,6 @@ const CONFINED: &[Confined] = &[
     product("std::net", ENGINE, NO_FILES),
     product("is_cuda", MODELS, ONE_DEVICE),
     product("is_cpu", MODELS, ONE_DEVICE),
-    product("cfg(feature", MODELS, ONE_DEVICE),
 ];
 
 const fn everywhere(
