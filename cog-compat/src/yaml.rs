@@ -215,8 +215,8 @@ impl<'t> Composer<'t, '_> {
             if plain && &*key == "<<" {
                 merges.push(value);
             } else if let Some(first) = seen.get(&key) {
-                let message = format!("duplicate key: already given in line {}", first.line);
-                self.out.push(Diagnostic::error(key_at, &key, message));
+                let message = format!("duplicate key, already given in line {}: {key}", first.line);
+                self.out.push(Diagnostic::error(key_at, "", message));
             } else {
                 seen.insert(Rc::clone(&key), key_at);
                 entries.push(Entry { key, mark: key_at, value });

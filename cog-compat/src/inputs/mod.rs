@@ -208,6 +208,3 @@ fn twice(input: InputName, first: (&str, &Value), second: (&str, &Value)) -> Inp
     };
     error(first.0.to_owned(), first.1.to_string(), second.0.to_owned(), second.1.to_string())
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,6 +4,7 @@
 //! what only matters for building Python images. [`strict::check`] says whether `cog build` would accept the file.
 mod backend;
 mod build;
+mod config;
 mod pinion;
 mod read;
 mod service;
@@ -102,9 +103,9 @@ fn root(text: &str, out: &mut Vec<Diagnostic>) -> Option<Node> {
 }
 
 fn not_utf8(valid: &[u8]) -> Diagnostic {
-    let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
-    let rest = valid.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-    let column = 1 + String::from_utf8_lossy(rest).chars().count();
+    let valid = String::from_utf8_lossy(valid);
+    let line = 1 + valid.matches('\n').count();
+    let column = 1 + valid.rsplit('\n').next().unwrap_or_default().chars().count();
     Diagnostic::error(Mark { line, column }, "", "not UTF-8").hint("save the file as UTF-8")
 }
 
@@ -122,7 +123,7 @@ fn read(root: &Node, out: &mut Findings) -> Option<Manifest> {
     let mut text = |name, out: &mut Findings| fields.take(name).and_then(|field| field.text(out));
     let (run, predict) = (text("run", out), text("predict", out));
     let (train, image, model) = (text("train", out), text("image", out), text("model", out));
-    both_runners(&fields, run.as_deref(), predict.as_deref(), out);
+    both_runners(&mut fields, run.as_deref(), predict.as_deref(), out);
     let build = fields.take("build").map(|field| build::read(&field, out)).unwrap_or_default();
     let concurrency =
         fields.take("concurrency").and_then(|field| service::concurrency(&field, out));
@@ -156,15 +157,15 @@ fn read(root: &Node, out: &mut Findings) -> Option<Manifest> {
     })
 }
 
-fn both_runners(fields: &Fields, run: Option<&str>, predict: Option<&str>, out: &mut Findings) {
-    if let (Some(run), Some(predict)) = (run, predict)
-        && !run.is_empty()
-        && !predict.is_empty()
-        && run != predict
-    {
-        let message = format!("only one of run and predict may be given: {run} and {predict}");
+fn both_runners(fields: &mut Fields, run: Option<&str>, predict: Option<&str>, out: &mut Findings) {
+    let (Some(run), Some(predict), Some(field)) = (run, predict, fields.take("predict")) else {
+        return;
+    };
+    if !run.is_empty() && !predict.is_empty() && run != predict {
+        let message = format!("run already names another runner: {run}");
         out.push(
-            Diagnostic::error(fields.mark, "predict", message).hint("keep `run`, the newer name"),
+            Diagnostic::error(field.node.mark, &field.path, message)
+                .hint("keep `run`, the newer name"),
         );
     }
 }

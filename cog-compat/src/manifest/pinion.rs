@@ -281,7 +281,7 @@ fn aliases(field: &Field<'_>, out: &mut Findings) -> InputAliases {
             out.not_one_of(&at, &entry.key, &valid);
             continue;
         };
-        for name in field.one_or_more_texts(out) {
+        for name in field.one_or_few_texts(out) {
             if let Some((other, _)) = names.iter().find(|(_, known)| *known == name) {
                 out.invalid(&field, format!("{name} already means {}", other.name()));
             } else if InputName::from_name(&name).is_some_and(|other| other != input) {
@@ -298,7 +298,7 @@ fn aliases(field: &Field<'_>, out: &mut Findings) -> InputAliases {
 
 fn adapters(field: &Field<'_>, out: &mut Findings) -> Vec<Adapter> {
     let mut adapters: Vec<Adapter> = Vec::new();
-    for item in field.items(out).unwrap_or_default() {
+    for item in field.few_items(out) {
         let Some(adapter) = adapter(&item, out) else { continue };
         if adapters.iter().any(|known| known.name == adapter.name) {
             out.invalid(&item, format!("two adapters are called {}", adapter.name));

@@ -4,10 +4,15 @@ use std::rc::Rc;
 use crate::diagnostic::{Diagnostic, Mark};
 use crate::yaml::{Entry, Node, Scalar, Value};
 
+/// The most weights, adapters or names of an input.
+pub(super) const MAX_ITEMS: usize = 256;
+
 /// Collects what is found while a file is read.
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) all: Vec<Diagnostic>,
+    /// Those of `all` that are about the type of a value; Cog's own parser has them too.
+    pub(super) types: Vec<Diagnostic>,
 }
 
 /// A mapping whose keys are taken one by one; what is left at the end is unknown.
@@ -32,7 +37,9 @@ impl Findings {
     /// `path must be WANTED, not KIND`, at the value.
     pub(super) fn wrong_type(&mut self, field: &Field<'_>, wanted: &str) {
         let message = format!("must be {wanted}, not {}", field.node.kind());
-        self.push(Diagnostic::error(field.node.mark, &field.path, message));
+        let fault = Diagnostic::error(field.node.mark, &field.path, message);
+        self.types.push(fault.clone());
+        self.push(fault);
     }
 
     /// An error at the value of a field.
@@ -151,6 +158,16 @@ impl<'n> Field<'n> {
         Some(items.iter().enumerate().map(item).collect())
     }
 
+    /// The items of a list of named things, of which a person writes few.
+    pub(super) fn few_items(&self, out: &mut Findings) -> Vec<Field<'n>> {
+        let items = self.items(out).unwrap_or_default();
+        if items.len() > MAX_ITEMS {
+            out.invalid(self, format!("too many: {}, at most {MAX_ITEMS}", items.len()));
+            return Vec::new();
+        }
+        items
+    }
+
     /// A list of scalars as texts.
     pub(super) fn texts(&self, out: &mut Findings) -> Vec<String> {
         let Some(items) = self.items(out) else { return Vec::new() };
@@ -158,17 +175,23 @@ impl<'n> Field<'n> {
     }
 
     /// A list of scalars, or one scalar, as texts.
-    pub(super) fn one_or_more_texts(&self, out: &mut Findings) -> Vec<String> {
-        if self.scalar().is_some() { self.text(out).into_iter().collect() } else { self.texts(out) }
+    pub(super) fn one_or_few_texts(&self, out: &mut Findings) -> Vec<String> {
+        if self.scalar().is_some() {
+            return self.text(out).into_iter().collect();
+        }
+        self.few_items(out).iter().filter_map(|item| item.text(out)).collect()
     }
 }
 
 /// The candidate that `given` is a slip of the finger away from.
 pub(super) fn nearest<'c>(given: &str, candidates: &[&'c str]) -> Option<&'c str> {
     let given = given.to_lowercase().replace('-', "_");
-    let limit = (given.chars().count() / 3).min(3);
+    let limit = (given.chars().count() / 3).clamp(1, 3);
     let distance = |candidate: &&str| edit_distance(&given, &candidate.to_lowercase(), limit);
-    let near = candidates.iter().filter_map(|candidate| Some((distance(candidate)?, *candidate)));
+    let near = candidates
+        .iter()
+        .filter(|candidate| candidate.len() > 2)
+        .filter_map(|candidate| Some((distance(candidate)?, *candidate)));
     near.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
 }
 

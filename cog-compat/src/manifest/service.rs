@@ -1,4 +1,6 @@
 //! The blocks about a running container: `concurrency:`, `environment:`, `observability:`.
+use std::collections::HashSet;
+
 use super::read::{Field, Fields, Findings};
 use crate::diagnostic::Diagnostic;
 use crate::yaml::Value;
@@ -62,14 +64,15 @@ pub(super) fn environment(field: &Field<'_>, out: &mut Findings) -> Vec<(String,
     } else {
         from_list(field, out)
     };
-    let mut environment: Vec<(String, String)> = Vec::with_capacity(pairs.len());
+    let mut environment = Vec::with_capacity(pairs.len());
+    let mut seen = HashSet::new();
     for (item, name, value) in pairs {
         if !is_variable_name(&name) {
             let message = format!("not a name for an environment variable: {name}");
             out.push(
                 Diagnostic::error(item.node.mark, &item.path, message).hint("write `NAME=value`"),
             );
-        } else if environment.iter().any(|(known, _)| *known == name) {
+        } else if !seen.insert(name.clone()) {
             out.invalid(&item, format!("given twice: {name}"));
         } else {
             environment.push((name, value));

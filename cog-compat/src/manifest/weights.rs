@@ -52,7 +52,7 @@ impl WeightSource {
 
 pub(super) fn read(field: &Field<'_>, out: &mut Findings) -> Vec<WeightSpec> {
     let mut specs: Vec<WeightSpec> = Vec::new();
-    for item in field.items(out).unwrap_or_default() {
+    for item in field.few_items(out) {
         let Some(spec) = spec(&item, out) else { continue };
         if specs.iter().any(|known| known.name == spec.name) {
             out.invalid(&item, format!("two weights are called {}", spec.name));

@@ -85,6 +85,3 @@ impl Schema {
         display.and_then(Value::as_str) == Some("concatenate")
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -215,7 +215,7 @@ fn paths() -> Value {
             "description": "Run a single prediction on the model",
             "operationId": "predict_predictions_post",
             "requestBody": {"content": json_body(reference("PredictionRequest"))},
-            "responses": {"200": ok(reference("PredictionResponse")), "422": invalid.clone()},
+            "responses": {"200": ok(reference("PredictionResponse")), "422": invalid},
             "summary": "Predict",
             "x-cog-streaming": true,
         }},

@@ -1,1 +1,0 @@
-//! Whether `cog build` would accept the file.
