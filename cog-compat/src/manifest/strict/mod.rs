@@ -1,7 +1,7 @@
 //! Whether `cog build` would accept a `cog.yaml`, as far as the file and its requirements decide; in Cog's own words.
 //!
 //! The rules are those of Cog 0.22 and 0.23. What needs Cog's table of CUDA images and frameworks is checked as far as
-//! a short rule goes: see [`cuda`].
+//! a short rule goes: a GPU package must pin its torch, and cuDNN must be of the generation of the CUDA images.
 mod cuda;
 mod weights;
 
