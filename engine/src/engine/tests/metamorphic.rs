@@ -1,10 +1,9 @@
 //! A small random Llama: what else happens must not change what a request gets.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
-use candle_core::{DType, Device, Tensor};
-use pinion_models::{CausalLm, MapSource, ModelConfig, Weights, quant};
+use pinion_models::CausalLm;
+use pinion_models::testing::{random_model, tiny_llama};
 
 use super::submit;
 use crate::testing::{config, engine};
@@ -17,47 +16,7 @@ const MAX_LEN: usize = 128;
 const NUM_TOKENS: usize = 12;
 
 fn model() -> Box<dyn CausalLm> {
-    let json = format!(
-        r#"{{"architectures":["LlamaForCausalLM"],"vocab_size":{VOCAB},"hidden_size":32,
-        "intermediate_size":48,"num_hidden_layers":2,"num_attention_heads":4,
-        "num_key_value_heads":2,"max_position_embeddings":{MAX_LEN},"rms_norm_eps":1e-5}}"#
-    );
-    let scheme = quant::scheme(None).unwrap();
-    let weights = Weights::new(Arc::new(weights()), scheme, DType::F32, Device::Cpu);
-    pinion_models::build(&ModelConfig::parse(&json).unwrap(), &weights).unwrap()
-}
-
-fn weights() -> MapSource {
-    let mut seed = 42u64;
-    let mut tensors = HashMap::new();
-    let mut add = |name: String, shape: &[usize]| {
-        let next = |_| {
-            seed = seed
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 40) as f32 / 16_777_216.0 - 0.5
-        };
-        let data: Vec<f32> = (0..shape.iter().product::<usize>()).map(next).collect();
-        tensors.insert(name, Tensor::from_vec(data, shape, &Device::Cpu).unwrap());
-    };
-    add("model.embed_tokens.weight".into(), &[VOCAB, 32]);
-    for layer in 0..2 {
-        let mut add = |name: &str, shape: &[usize]| {
-            add(format!("model.layers.{layer}.{name}.weight"), shape);
-        };
-        add("input_layernorm", &[32]);
-        add("post_attention_layernorm", &[32]);
-        add("self_attn.q_proj", &[32, 32]);
-        add("self_attn.k_proj", &[16, 32]);
-        add("self_attn.v_proj", &[16, 32]);
-        add("self_attn.o_proj", &[32, 32]);
-        add("mlp.gate_proj", &[48, 32]);
-        add("mlp.up_proj", &[48, 32]);
-        add("mlp.down_proj", &[32, 48]);
-    }
-    add("model.norm.weight".into(), &[32]);
-    add("lm_head.weight".into(), &[VOCAB, 32]);
-    MapSource(tensors)
+    random_model(&tiny_llama(), 42, None).unwrap()
 }
 
 /// Six prompts of 5 to 40 tokens that begin alike; half of them greedy, half sampled.
