@@ -98,9 +98,21 @@ fn printable(text: &str) -> String {
     printable
 }
 
-/// Sorts by place, so that a reader goes through the file once; a fault comes before a remark at the same place.
-pub(crate) fn sort(diagnostics: &mut [Diagnostic]) {
-    diagnostics.sort_by_key(|d| (d.line, d.column, d.severity));
+/// The most findings that are reported.
+const MAX_FINDINGS: usize = 200;
+
+/// Sorts by place, so that a reader goes through the file once, and keeps what a person can read: faults before
+/// remarks, and a last note about how many more there are.
+pub(crate) fn arrange(found: &mut Vec<Diagnostic>) {
+    found.sort_by_key(|d| (d.severity, d.line, d.column));
+    found.dedup();
+    let more = found.len().saturating_sub(MAX_FINDINGS);
+    found.truncate(MAX_FINDINGS);
+    found.sort_by_key(|d| (d.line, d.column, d.severity));
+    if let Some(last) = found.last().filter(|_| more > 0) {
+        let at = Mark { line: last.line, column: last.column };
+        found.push(Diagnostic::note(at, "", format!("findings left out: {more}")));
+    }
 }
 
 impl fmt::Display for Severity {

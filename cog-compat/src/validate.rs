@@ -132,6 +132,10 @@ impl InputValidator {
             missing: true,
         });
         faults.extend(missing);
+        if faults.is_empty() {
+            let message = format!("{instance} is not of type \"object\"");
+            faults.push(InputFault { field: "__root__".to_owned(), message, missing: false });
+        }
         faults.sort_by(|a, b| a.field.cmp(&b.field));
         InvalidInput { faults }
     }

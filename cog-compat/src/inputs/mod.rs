@@ -67,6 +67,9 @@ pub enum InputError {
     /// Two names for anything else, with different values.
     #[error("E1000 GenericError: Can't set both {0} ({1}) and {2} ({3})")]
     Twice(String, String, String, String),
+    /// The least length is over the greatest.
+    #[error("E1000 GenericError: min_tokens must be less than or equal to max_tokens={1}, got {0}")]
+    Lengths(u32, u32),
     /// A value that the schema of a native package would have refused.
     #[error("E1000 GenericError: {0} must be {1}: {2}")]
     Type(String, &'static str, String),
@@ -93,9 +96,14 @@ impl GenerationInputs {
         if formatted.trim().is_empty() {
             return Err(InputError::PromptRequired);
         }
+        let max_tokens = inputs.count(InputName::MaxTokens)?.unwrap_or(512);
+        let min_tokens = inputs.count(InputName::MinTokens)?.unwrap_or(0);
+        if min_tokens > max_tokens {
+            return Err(InputError::Lengths(min_tokens, max_tokens));
+        }
         Ok(Self {
-            max_tokens: inputs.count(InputName::MaxTokens)?.unwrap_or(512),
-            min_tokens: inputs.count(InputName::MinTokens)?.unwrap_or(0),
+            max_tokens,
+            min_tokens,
             temperature: inputs.number(InputName::Temperature)?.unwrap_or(0.6),
             top_p: inputs.number(InputName::TopP)?.unwrap_or(0.9),
             top_k: inputs.top_k()?,

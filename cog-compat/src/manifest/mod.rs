@@ -62,7 +62,7 @@ impl Manifest {
     pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
         let mut out = Findings::default();
         let manifest = root(text, &mut out.all).and_then(|root| read(&root, &mut out));
-        diagnostic::sort(&mut out.all);
+        diagnostic::arrange(&mut out.all);
         match manifest {
             Some(manifest) if !out.all.iter().any(Diagnostic::is_error) => {
                 Ok(Self { notes: out.all, ..manifest })

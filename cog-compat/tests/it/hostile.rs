@@ -87,6 +87,16 @@ fn deep_and_long_files_of_every_shape_are_read_or_refused() {
 }
 
 #[test]
+fn a_file_of_faults_is_reported_in_a_length_that_a_person_can_read() {
+    let keys: Vec<String> = (0..1000).map(|key| format!("k{key}: 1\n")).collect();
+    let text = format!("{}pinion: {{dtype: f99}}\n", keys.concat());
+    let faults = Manifest::parse(&text).unwrap_err();
+    assert_eq!(faults.len(), 201);
+    assert!(faults.iter().any(|fault| fault.message == "unknown value: f99"));
+    assert_eq!(faults[200].message, "findings left out: 801");
+}
+
+#[test]
 fn bytes_that_are_no_text_are_refused_with_their_place() {
     let faults = Manifest::parse_bytes(b"run: a.py:R\nmodel: \xff\n").unwrap_err();
     assert_eq!((faults[0].line, faults[0].column, faults[0].message.as_str()), (2, 8, "not UTF-8"));

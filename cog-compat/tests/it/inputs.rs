@@ -68,6 +68,15 @@ fn two_names_with_different_values_are_refused() {
 }
 
 #[test]
+fn a_least_length_over_the_greatest_is_refused() {
+    let error = read(json!({"prompt": "x", "max_tokens": 2, "min_tokens": 3})).unwrap_err();
+    assert!(
+        error.ends_with("min_tokens must be less than or equal to max_tokens=2, got 3"),
+        "{error}"
+    );
+}
+
+#[test]
 fn stop_sequences_are_a_list_or_one_text_with_commas() {
     let stop = |value: Value| read(json!({"prompt": "x", "stop_sequences": value})).unwrap().stop;
     assert_eq!(stop(json!("\n,END,,</s>")), ["\n", "END", "</s>"]);

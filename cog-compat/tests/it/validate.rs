@@ -74,6 +74,15 @@ fn an_input_that_is_no_object_is_refused_as_a_whole() {
 }
 
 #[test]
+fn an_input_that_is_no_object_is_refused_even_if_the_schema_has_no_type() {
+    let document = json!({"components": {"schemas": {"Input": {"properties": {}}}}});
+    let schema = Schema::from_value(document).unwrap();
+    let faults =
+        InputValidator::for_predictions(&schema).unwrap().validate(&json!("x")).unwrap_err();
+    assert_eq!(faults.faults[0].message, r#""x" is not of type "object""#);
+}
+
+#[test]
 fn a_whole_float_is_an_integer_and_nothing_is_converted() {
     let validator = validator(&json!({"n": {"type": "integer"}}), &json!([]));
     assert!(validator.validate(&json!({"n": 3.0})).is_ok());

@@ -26,8 +26,7 @@ pub fn check(text: &str, file: &dyn Fn(&str) -> Option<String>) -> Vec<Diagnosti
             None => found = findings.all,
         }
     }
-    diagnostic::sort(&mut found);
-    found.dedup();
+    diagnostic::arrange(&mut found);
     found
 }
 
