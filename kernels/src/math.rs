@@ -1,32 +1,31 @@
 //! Scalar functions that compilers vectorize.
 #![expect(clippy::inline_always, reason = "inlined into code compiled for an instruction set")]
 
-/// `a * b + c`, rounded once where the processor of the build does that in one instruction.
+/// Whether code without detected instructions has a fused multiply-add.
+pub(crate) const PORTABLE_FUSES: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+
+/// `a * b + c`, rounded once if `FMA` says that the processor does it in one instruction.
 #[inline(always)]
-pub(crate) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
-        a.mul_add(b, c)
-    } else {
-        a * b + c
-    }
+pub(crate) fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// Lanes of a reduction: a fixed number, so that its order never depends on the processor.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// The sum of squares, in an order that depends on the length only.
 #[inline(always)]
-pub(crate) fn sum_of_squares(values: &[f32]) -> f32 {
+pub(crate) fn sum_of_squares<const FMA: bool>(values: &[f32]) -> f32 {
     let mut sums = [0f32; LANES];
     let chunks = values.chunks_exact(LANES);
     let rest = chunks.remainder();
     for chunk in chunks {
         for (sum, &x) in sums.iter_mut().zip(chunk) {
-            *sum = mul_add(x, x, *sum);
+            *sum = mul_add::<FMA>(x, x, *sum);
         }
     }
     for (sum, &x) in sums.iter_mut().zip(rest) {
-        *sum = mul_add(x, x, *sum);
+        *sum = mul_add::<FMA>(x, x, *sum);
     }
     fold(sums, |a, b| a + b)
 }
@@ -51,19 +50,19 @@ const ROUND: f32 = 12_582_912.0;
 ///
 /// The argument is split into `n ln 2 + r`; `e^r` is the polynomial of Cephes' `expf`.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     // Comparisons that a NaN fails, so that it passes through.
     let x = if x < -87.3 { -87.3 } else { x };
     let x = if x > 88.3 { 88.3 } else { x };
-    let shifted = mul_add(x, std::f32::consts::LOG2_E, ROUND);
+    let shifted = mul_add::<FMA>(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = mul_add(n, -0.693_359_4, x);
-    let r = mul_add(n, 2.121_944_4e-4, r);
+    let r = mul_add::<FMA>(n, -0.693_359_4, x);
+    let r = mul_add::<FMA>(n, 2.121_944_4e-4, r);
     let mut p = 1.987_569_1e-4;
     for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = mul_add(p, r, c);
+        p = mul_add::<FMA>(p, r, c);
     }
-    let p = mul_add(p, r * r, r) + 1.0;
+    let p = mul_add::<FMA>(p, r * r, r) + 1.0;
     let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     p * scale
 }
@@ -79,12 +78,12 @@ mod tests {
             let x = i as f32 * 1e-3;
             let exact = f64::from(x).exp();
             let unit = f64::from(f32::from_bits((exact as f32).to_bits() + 1) - exact as f32);
-            worst = worst.max((f64::from(exp(x)) - exact).abs() / unit);
+            worst = worst.max((f64::from(exp::<false>(x)) - exact).abs() / unit);
         }
         assert!(worst <= 2.0, "off by {worst} units");
-        assert_eq!(exp(0.0).to_bits(), 1f32.to_bits());
-        assert!(exp(f32::NAN).is_nan());
-        assert!(exp(f32::NEG_INFINITY) < 2e-38 && exp(1e9) > 1e38);
+        assert_eq!(exp::<false>(0.0).to_bits(), 1f32.to_bits());
+        assert!(exp::<false>(f32::NAN).is_nan());
+        assert!(exp::<false>(f32::NEG_INFINITY) < 2e-38 && exp::<false>(1e9) > 1e38);
     }
 
     #[test]
@@ -92,7 +91,10 @@ mod tests {
         for len in 0..70 {
             let values: Vec<f32> = (1..=len).map(|i| i as f32).collect();
             let expected = (len * (len + 1) * (2 * len + 1) / 6) as f32;
-            assert!((sum_of_squares(&values) - expected).abs() <= expected * 1e-6, "{len}");
+            assert!(
+                (sum_of_squares::<false>(&values) - expected).abs() <= expected * 1e-6,
+                "{len}"
+            );
         }
     }
 }

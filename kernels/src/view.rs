@@ -1,6 +1,6 @@
 //! Host slices of candle tensors.
 
-use candle_core::{CpuStorage, Layout, Result, bail};
+use candle_core::{CpuStorage, Layout, Result, Tensor, bail};
 
 /// Rows of `f32` values: the last dimension is dense, the leading ones may be strided.
 ///
@@ -36,6 +36,11 @@ impl<'a> Rows<'a> {
         self.outer.0 * self.inner.0
     }
 
+    /// Elements of a row.
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
     /// Row `index`, counting over all leading dimensions.
     pub(crate) fn row(&self, index: usize) -> &'a [f32] {
         let (outer, inner) = (index / self.inner.0, index % self.inner.0);
@@ -44,10 +49,10 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Whether [`Rows`] can view this layout without a copy.
-pub(crate) fn has_dense_rows(layout: &Layout) -> bool {
-    layout.is_contiguous()
-        || (matches!(layout.dims().len(), 2 | 3) && layout.stride().last() == Some(&1))
+/// The tensor, copied only if [`Rows`] cannot view it as it is.
+pub(crate) fn dense_rows(x: &Tensor) -> Result<Tensor> {
+    let (rank, dense) = (x.rank(), x.stride().last() == Some(&1));
+    if matches!(rank, 2 | 3) && dense { Ok(x.clone()) } else { x.contiguous() }
 }
 
 /// The values of a contiguous `f32` tensor.

@@ -2,10 +2,17 @@
 //!
 //! Every element of the result is one accumulator that takes its products in ascending order of
 //! depth, whatever the number of rows: that is what makes everything above batch-invariant.
+#![expect(unsafe_code, reason = "calls kernels for detected instructions")]
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
+#[cfg(test)]
+mod tests;
 
-use crate::cpu::Isa;
+use crate::cpu::{Isa, Path};
 use crate::packed::GROUP_ROWS;
 
 /// Depth of one chunk of packed left-hand rows.
@@ -13,6 +20,10 @@ use crate::packed::GROUP_ROWS;
 /// Rows are packed as `[depth / CHUNK][rows][CHUNK]`, so that one product reads them in order and
 /// a single row is packed as it is.
 pub(crate) const CHUNK: usize = 32;
+
+/// How far ahead of the multiplication weights are fetched, in bytes.
+#[cfg(target_arch = "x86_64")]
+const PREFETCH: usize = 2048;
 
 /// Right-hand values `[depth][lanes]`, `stride` values apart.
 #[derive(Clone, Copy, Debug)]
@@ -23,36 +34,98 @@ pub(crate) enum Panel<'a> {
     Bf16(&'a [u32]),
 }
 
-/// Computes `c += a * panel` for up to [`max_rows`] rows and `32 * GROUPS` lanes.
+/// Left-hand rows, packed by [`CHUNK`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left<'a> {
+    /// The values; the last chunk may end with the last row's last value.
+    pub(crate) values: &'a [f32],
+    /// Number of rows, at most [`max_rows`].
+    pub(crate) rows: usize,
+    /// Values of a row.
+    pub(crate) depth: usize,
+}
+
+impl Left<'_> {
+    /// Elements that must be there.
+    fn needed(&self) -> usize {
+        let last = self.depth - 1;
+        last / CHUNK * CHUNK * self.rows + (self.rows - 1) * CHUNK + last % CHUNK + 1
+    }
+}
+
+/// Computes `c += left * panel` for `32 * GROUPS` lanes, where `GROUPS` is 1 or 2.
 ///
-/// `a` is packed by [`CHUNK`]; `stride` is the distance of two depths in the elements of `panel`;
-/// `c` is `[rows][32 * GROUPS]`.
+/// `stride` is the distance of two columns in the elements of `panel`; `c` is
+/// `[rows][32 * GROUPS]`.
 pub(crate) fn accumulate<const GROUPS: usize>(
     isa: Isa,
-    (a, rows, depth): (&[f32], usize, usize),
+    left: Left<'_>,
     (panel, stride): (Panel<'_>, usize),
     c: &mut [f32],
 ) {
-    if rows == 0 || depth == 0 {
+    if left.rows == 0 || left.depth == 0 {
         return;
     }
-    assert!(rows <= max_rows::<GROUPS>(isa), "a tile has few rows");
-    let last = depth - 1;
-    assert!(a.len() > last / CHUNK * CHUNK * rows + (rows - 1) * CHUNK + last % CHUNK, "left side");
-    assert!(c.len() >= rows * GROUPS * GROUP_ROWS, "result");
-    let (len, lanes) = match panel {
+    let (len, width) = match panel {
         Panel::F32(values) => (values.len(), GROUPS * GROUP_ROWS),
         Panel::Bf16(words) => (words.len(), GROUPS * GROUP_ROWS / 2),
     };
-    assert!(len >= last * stride + lanes, "right side");
-    match isa {
-        Isa::Portable => portable::accumulate::<GROUPS>((a, rows, depth), (panel, stride), c),
+    assert!(left.rows <= max_rows::<GROUPS>(isa), "a tile has few rows");
+    assert!(left.values.len() >= left.needed(), "the left side is complete");
+    assert!(len >= (left.depth - 1) * stride + width, "the right side is complete");
+    assert!(c.len() >= left.rows * GROUPS * GROUP_ROWS, "the result has room");
+    #[cfg(target_arch = "x86_64")]
+    let mut tile = |panel| Tile {
+        a: left.values.as_ptr(),
+        depth: left.depth,
+        panel,
+        stride,
+        c: c.as_mut_ptr(),
+    };
+    match (isa.path(), panel) {
+        (Path::Portable, _) => portable::accumulate::<GROUPS>(left, (panel, stride), c),
+        // SAFETY: the instructions were detected, and the sizes were checked above.
+        #[cfg(target_arch = "x86_64")]
+        (Path::Avx2, Panel::F32(w)) => unsafe {
+            avx2::accumulate::<GROUPS, false>(left.rows, tile(w.as_ptr().cast()));
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        (Path::Avx2, Panel::Bf16(w)) => unsafe {
+            avx2::accumulate::<GROUPS, true>(left.rows, tile(w.as_ptr()));
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        (Path::Avx512, Panel::F32(w)) => unsafe {
+            avx512::accumulate::<GROUPS, false>(left.rows, tile(w.as_ptr().cast()));
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        (Path::Avx512, Panel::Bf16(w)) => unsafe {
+            avx512::accumulate::<GROUPS, true>(left.rows, tile(w.as_ptr()));
+        },
     }
 }
 
 /// Rows that one call of [`accumulate`] takes.
 pub(crate) fn max_rows<const GROUPS: usize>(isa: Isa) -> usize {
-    match isa {
-        Isa::Portable => portable::MAX_ROWS,
+    const { assert!(GROUPS == 1 || GROUPS == 2) };
+    match isa.path() {
+        Path::Portable => portable::MAX_ROWS,
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => avx2::MAX_ROWS,
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx512 => avx512::max_rows(GROUPS),
     }
+}
+
+/// The arguments of a vector kernel, whose sizes [`accumulate`] has checked.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+struct Tile {
+    a: *const f32,
+    depth: usize,
+    panel: *const u32,
+    stride: usize,
+    c: *mut f32,
 }

@@ -1,26 +1,26 @@
 //! The product in plain Rust, which compilers vectorize for any processor.
 
-use super::{CHUNK, Panel};
-use crate::math::mul_add;
+use super::{CHUNK, Left, Panel};
+use crate::math::{PORTABLE_FUSES, mul_add};
 use crate::packed::GROUP_ROWS;
 
 pub(super) const MAX_ROWS: usize = 1;
 
 pub(super) fn accumulate<const GROUPS: usize>(
-    (a, rows, depth): (&[f32], usize, usize),
+    left: Left<'_>,
     (panel, stride): (Panel<'_>, usize),
     c: &mut [f32],
 ) {
-    for row in 0..rows {
+    for row in 0..left.rows {
         for group in 0..GROUPS {
             let c = &mut c[(row * GROUPS + group) * GROUP_ROWS..][..GROUP_ROWS];
             let mut sums = [0f32; GROUP_ROWS];
             sums.copy_from_slice(c);
-            for k in 0..depth {
-                let x = a[(k / CHUNK * rows + row) * CHUNK + k % CHUNK];
+            for k in 0..left.depth {
+                let x = left.values[(k / CHUNK * left.rows + row) * CHUNK + k % CHUNK];
                 let column = widen(panel, k * stride, group);
                 for (sum, w) in sums.iter_mut().zip(column) {
-                    *sum = mul_add(x, w, *sum);
+                    *sum = mul_add::<PORTABLE_FUSES>(x, w, *sum);
                 }
             }
             c.copy_from_slice(&sums);

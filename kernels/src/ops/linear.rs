@@ -1,13 +1,28 @@
 //! The linear layer: activations times packed weights.
+#![expect(unsafe_code, reason = "threads write disjoint parts of one result")]
+
+use std::borrow::Cow;
+use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 
 use super::check_dtype;
 use crate::PackedTensor;
-use crate::cpu::Isa;
-use crate::gemm;
-use crate::packed::PANEL_ROWS;
-use crate::view::{Rows, f32_slice, has_dense_rows};
+use crate::cpu::Cpu;
+use crate::gemm::{self, CHUNK, Left, max_rows};
+use crate::packed::{GROUP_ROWS, PANEL_ROWS};
+use crate::pool::Parts;
+use crate::view::{Rows, dense_rows, f32_slice};
+
+/// A panel is computed in whole.
+const GROUPS: usize = PANEL_ROWS / GROUP_ROWS;
+
+/// Rows that meet a panel while it is in the cache.
+const BLOCK_ROWS: usize = 96;
+
+/// Bytes of a panel that are used up by all rows of a block before the next: a quarter of a
+/// usual second-level cache. Sums are carried on exactly, so this changes no result.
+const BLOCK_BYTES: usize = 512 << 10;
 
 /// `x` `[n, in]` f32 times `weight` `[out, in]`, transposed, plus `bias` `[out]` f32: `[n, out]`.
 ///
@@ -19,8 +34,8 @@ pub fn linear(x: &Tensor, weight: &PackedTensor, bias: Option<&Tensor>) -> Resul
     if in_dim != expected {
         bail!("linear: x has {in_dim} columns, the weight [{out_dim}, {expected}] needs {expected}")
     }
-    let x = if has_dense_rows(x.layout()) { x.clone() } else { x.contiguous()? };
-    let op = Linear { weight, isa: Isa::detected() };
+    let x = dense_rows(x)?;
+    let op = Linear { weight, cpu: Cpu::current() };
     let Some(bias) = bias else { return x.apply_op1_no_bwd(&op) };
     check_dtype("linear", "bias", bias, DType::F32)?;
     if bias.dims() != [out_dim] {
@@ -31,7 +46,7 @@ pub fn linear(x: &Tensor, weight: &PackedTensor, bias: Option<&Tensor>) -> Resul
 
 struct Linear<'a> {
     weight: &'a PackedTensor,
-    isa: Isa,
+    cpu: Cpu,
 }
 
 impl CustomOp1 for Linear<'_> {
@@ -62,26 +77,113 @@ impl CustomOp2 for Linear<'_> {
 
 impl Linear<'_> {
     fn run(&self, x: Rows<'_>, bias: Option<&[f32]>) -> (CpuStorage, Shape) {
-        let (num_rows, out_dim) = (x.len(), self.weight.rows());
-        let mut out = vec![0f32; num_rows * out_dim];
-        for row in 0..num_rows {
-            let x = x.row(row);
-            let out = &mut out[row * out_dim..][..out_dim];
-            for (panel, out) in out.chunks_mut(PANEL_ROWS).enumerate() {
-                let mut sums = [0f32; PANEL_ROWS];
-                gemm::accumulate::<2>(
-                    self.isa,
-                    (x, 1, x.len()),
-                    self.weight.panel(panel),
-                    &mut sums,
-                );
-                out.copy_from_slice(&sums[..out.len()]);
-                if let Some(bias) = bias {
-                    let bias = &bias[panel * PANEL_ROWS..];
-                    out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
-                }
+        let shape = Shape::from((x.len(), self.weight.rows()));
+        let mut out = vec![0f32; shape.elem_count()];
+        if !out.is_empty() {
+            multiply(&self.cpu, x, (self.weight, bias), &mut out);
+        }
+        (CpuStorage::F32(out), shape)
+    }
+}
+
+/// Writes the product to `out` `[n, out]`. One item of work is a block of rows times one panel.
+fn multiply(
+    cpu: &Cpu,
+    x: Rows<'_>,
+    (weight, bias): (&PackedTensor, Option<&[f32]>),
+    out: &mut [f32],
+) {
+    let tiles = Tiles::pack(cpu, x);
+    let tiles_per_block = BLOCK_ROWS / tiles.max_rows;
+    let num_panels = weight.rows().div_ceil(PANEL_ROWS);
+    let num_blocks = tiles.count.div_ceil(tiles_per_block);
+    let work = tiles.num_rows * weight.rows() * weight.cols();
+    let out = Parts::new(out);
+    cpu.pool.for_each_worth(work, num_blocks * num_panels, |item| {
+        let (block, panel) = (item / num_panels, item % num_panels);
+        let block = block * tiles_per_block..tiles.count.min((block + 1) * tiles_per_block);
+        let sums = tiles.times_panel(cpu, block.clone(), weight, panel);
+
+        let lanes = panel * PANEL_ROWS..weight.rows().min((panel + 1) * PANEL_ROWS);
+        for (row, sums) in (tiles.first_row(block.start)..).zip(sums.chunks_exact(PANEL_ROWS)) {
+            let start = row * weight.rows();
+            // SAFETY: items differ in the block or the panel, so in the rows or the columns.
+            let out = unsafe { out.part(start + lanes.start..start + lanes.end) };
+            out.copy_from_slice(&sums[..out.len()]);
+            if let Some(bias) = bias {
+                out.iter_mut().zip(&bias[lanes.clone()]).for_each(|(out, bias)| *out += bias);
             }
         }
-        (CpuStorage::F32(out), Shape::from((num_rows, out_dim)))
+    });
+}
+
+/// The rows of `x`, packed in tiles of as many rows as one kernel call takes.
+struct Tiles<'a> {
+    values: Cow<'a, [f32]>,
+    num_rows: usize,
+    depth: usize,
+    padded_depth: usize,
+    max_rows: usize,
+    count: usize,
+}
+
+impl<'a> Tiles<'a> {
+    fn pack(cpu: &Cpu, x: Rows<'a>) -> Self {
+        let (num_rows, depth) = (x.len(), x.width());
+        let (max_rows, padded_depth) = (max_rows::<GROUPS>(cpu.isa), depth.next_multiple_of(CHUNK));
+        let count = num_rows.div_ceil(max_rows);
+        let values = Cow::Borrowed(&[][..]);
+        let mut tiles = Self { values, num_rows, depth, padded_depth, max_rows, count };
+        if num_rows == 1 {
+            // A single row is packed as it is.
+            tiles.values = Cow::Borrowed(x.row(0));
+            return tiles;
+        }
+        let mut values = vec![0f32; num_rows * padded_depth];
+        let parts = Parts::new(&mut values);
+        cpu.pool.for_each_worth(num_rows * depth, count, |tile| {
+            let rows = tiles.first_row(tile)..tiles.first_row(tile + 1);
+            // SAFETY: tiles hold disjoint rows.
+            let packed = unsafe { parts.part(rows.start * padded_depth..rows.end * padded_depth) };
+            for (index, row) in rows.clone().enumerate() {
+                let chunks = packed.chunks_exact_mut(CHUNK).skip(index).step_by(rows.len());
+                for (packed, chunk) in chunks.zip(x.row(row).chunks(CHUNK)) {
+                    packed[..chunk.len()].copy_from_slice(chunk);
+                }
+            }
+        });
+        tiles.values = Cow::Owned(values);
+        tiles
+    }
+
+    /// Tiles are as equal as they can be: 7 rows are 4 and 3, not 6 and 1.
+    fn first_row(&self, tile: usize) -> usize {
+        self.num_rows * tile / self.count
+    }
+
+    /// The product of some tiles with a panel: `[rows][PANEL_ROWS]`.
+    fn times_panel(
+        &self,
+        cpu: &Cpu,
+        tiles: Range<usize>,
+        weight: &PackedTensor,
+        panel: usize,
+    ) -> Vec<f32> {
+        let base = self.first_row(tiles.start);
+        let mut sums = vec![0f32; (self.first_row(tiles.end) - base) * PANEL_ROWS];
+        let block_depth = BLOCK_BYTES / (PANEL_ROWS * weight.kind().size_in_bytes());
+        for start in (0..self.depth).step_by(block_depth) {
+            let depth = block_depth.min(self.depth - start);
+            let columns = weight.panel(panel, start..start + depth);
+            for tile in tiles.clone() {
+                let (first, end) = (self.first_row(tile), self.first_row(tile + 1));
+                let rows = end - first;
+                let values = &self.values[first * self.padded_depth + start * rows..];
+                let left = Left { values, rows, depth };
+                let sums = &mut sums[(first - base) * PANEL_ROWS..(end - base) * PANEL_ROWS];
+                gemm::accumulate::<GROUPS>(cpu.isa, left, columns, sums);
+            }
+        }
+        sums
     }
 }

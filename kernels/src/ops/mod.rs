@@ -19,10 +19,34 @@ pub use silu_mul::silu_mul;
 
 use candle_core::{DType, Result, Tensor, bail};
 
+use crate::cpu::Cpu;
+
+/// Work of one chunk of rows, in multiply-adds: some microseconds.
+const CHUNK_WORK: usize = 1 << 17;
+
 /// Refuses a tensor of another type than `dtype`.
 fn check_dtype(op: &str, name: &str, tensor: &Tensor, dtype: DType) -> Result<()> {
     if tensor.dtype() == dtype {
         return Ok(());
     }
     bail!("{op}: {name} must be {dtype:?}: {:?}", tensor.dtype())
+}
+
+/// Calls `run` with the index and the elements of each row of `out`; rows are `width` long.
+///
+/// `cost` is the work of one element in multiply-adds, which decides whether threads share it.
+fn for_each_row(
+    cpu: &Cpu,
+    cost: usize,
+    out: &mut [f32],
+    width: usize,
+    run: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    let width = width.max(1);
+    let rows = (CHUNK_WORK / (cost * width)).max(1);
+    cpu.pool.for_each_chunk(out.len() * cost, out, rows * width, |chunk, out| {
+        for (row, out) in out.chunks_exact_mut(width).enumerate() {
+            run(chunk * rows + row, out);
+        }
+    });
 }

@@ -1,11 +1,13 @@
 //! Rotary position embedding, in the half-rotation form of Hugging Face checkpoints.
+#![expect(clippy::inline_always, reason = "inlined into code compiled for an instruction set")]
 
 use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 
-use super::check_dtype;
-use crate::view::{Rows, has_dense_rows, u32_slice};
+use super::{check_dtype, for_each_row};
+use crate::cpu::{Cpu, Kernel};
+use crate::view::{Rows, dense_rows, u32_slice};
 
 /// Positions whose angles are computed together, at the first use of one of them.
 const PAGE: usize = 256;
@@ -82,12 +84,13 @@ pub fn rope(x: &Tensor, positions: &Tensor, table: &RopeTable) -> Result<Tensor>
     if head_dim < table.rotary_dim() {
         bail!("rope: {} rotated elements do not fit a head of {head_dim}", table.rotary_dim())
     }
-    let x = if has_dense_rows(x.layout()) { x.clone() } else { x.contiguous()? };
-    x.apply_op2_no_bwd(&positions.contiguous()?, &Rope { table })
+    let op = Rope { table, cpu: Cpu::current() };
+    dense_rows(x)?.apply_op2_no_bwd(&positions.contiguous()?, &op)
 }
 
 struct Rope<'a> {
     table: &'a RopeTable,
+    cpu: Cpu,
 }
 
 impl CustomOp2 for Rope<'_> {
@@ -104,29 +107,48 @@ impl CustomOp2 for Rope<'_> {
     ) -> Result<(CpuStorage, Shape)> {
         let (x, positions) = (Rows::new(x, layout)?, u32_slice(positions, positions_layout)?);
         let (_, heads, head_dim) = layout.shape().dims3()?;
-        let mut out = vec![0f32; layout.shape().elem_count()];
-        let tokens = out.chunks_exact_mut((heads * head_dim).max(1));
-        for (token, (out, &position)) in tokens.zip(positions).enumerate() {
-            if position as usize >= self.table.max_len {
-                bail!("rope: position {position} is not below {}", self.table.max_len)
-            }
-            let angles = self.table.at(position as usize);
-            for (head, out) in out.chunks_exact_mut(head_dim.max(1)).enumerate() {
-                rotate(x.row(token * heads + head), angles, out);
-            }
+        let max_len = self.table.max_len;
+        if let Some(position) = positions.iter().find(|&&position| position as usize >= max_len) {
+            bail!("rope: position {position} is not below {max_len}")
         }
+        let mut out = vec![0f32; layout.shape().elem_count()];
+        for_each_row(&self.cpu, 2, &mut out, heads * head_dim, |token, out| {
+            let (cos, sin) = self.table.at(positions[token] as usize);
+            for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                self.cpu.isa.run(Rotate { x: x.row(token * heads + head), cos, sin, out });
+            }
+        });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 }
 
-fn rotate(x: &[f32], (cos, sin): (&[f32], &[f32]), out: &mut [f32]) {
-    let half = cos.len();
-    let (first, second) = (&x[..half], &x[half..2 * half]);
-    let (out, rest) = out.split_at_mut(2 * half);
-    let (out_first, out_second) = out.split_at_mut(half);
-    for i in 0..half {
-        out_first[i] = first[i] * cos[i] - second[i] * sin[i];
-        out_second[i] = second[i] * cos[i] + first[i] * sin[i];
+struct Rotate<'a> {
+    x: &'a [f32],
+    cos: &'a [f32],
+    sin: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Rotate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let half = self.cos.len();
+        let (rotated, rest) = self.x.split_at(2 * half);
+        let (first, second) = rotated.split_at(half);
+        let (out, out_rest) = self.out.split_at_mut(2 * half);
+        let (out_first, out_second) = out.split_at_mut(half);
+        for ((out, (a, b)), (cos, sin)) in
+            out_first.iter_mut().zip(first.iter().zip(second)).zip(self.cos.iter().zip(self.sin))
+        {
+            *out = a * cos - b * sin;
+        }
+        for ((out, (a, b)), (cos, sin)) in
+            out_second.iter_mut().zip(first.iter().zip(second)).zip(self.cos.iter().zip(self.sin))
+        {
+            *out = b * cos + a * sin;
+        }
+        out_rest.copy_from_slice(rest);
     }
-    rest.copy_from_slice(&x[2 * half..]);
 }

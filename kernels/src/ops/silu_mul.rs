@@ -1,10 +1,12 @@
 //! The gate of a gated feed-forward layer.
+#![expect(clippy::inline_always, reason = "inlined into code compiled for an instruction set")]
 
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
 
-use super::check_dtype;
+use super::{check_dtype, for_each_row};
+use crate::cpu::{Cpu, Kernel};
 use crate::math::exp;
-use crate::view::{Rows, has_dense_rows};
+use crate::view::{Rows, dense_rows};
 
 /// `silu(gate) * up` for `gate_up` `[n, 2 * ff]` f32, whose rows are `gate` then `up`: `[n, ff]`.
 ///
@@ -15,12 +17,12 @@ pub fn silu_mul(gate_up: &Tensor) -> Result<Tensor> {
     if width % 2 != 0 {
         bail!("silu_mul: gate_up must have an even number of columns: {width}")
     }
-    let x =
-        if has_dense_rows(gate_up.layout()) { gate_up.clone() } else { gate_up.contiguous()? };
-    x.apply_op1_no_bwd(&SiluMul)
+    dense_rows(gate_up)?.apply_op1_no_bwd(&SiluMul { cpu: Cpu::current() })
 }
 
-struct SiluMul;
+struct SiluMul {
+    cpu: Cpu,
+}
 
 impl CustomOp1 for SiluMul {
     fn name(&self) -> &'static str {
@@ -32,12 +34,27 @@ impl CustomOp1 for SiluMul {
         let (num_rows, width) = layout.shape().dims2()?;
         let ff = width / 2;
         let mut out = vec![0f32; num_rows * ff];
-        for (row, out) in out.chunks_exact_mut(ff.max(1)).enumerate() {
+        for_each_row(&self.cpu, 16, &mut out, ff, |row, out| {
             let (gate, up) = x.row(row).split_at(ff);
-            for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-                *out = gate / (1.0 + exp(-gate)) * up;
-            }
-        }
+            self.cpu.isa.run(GateRow { gate, up, out });
+        });
         Ok((CpuStorage::F32(out), Shape::from((num_rows, ff))))
+    }
+}
+
+struct GateRow<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for GateRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        for ((out, &gate), &up) in self.out.iter_mut().zip(self.gate).zip(self.up) {
+            *out = gate / (1.0 + exp::<FMA>(-gate)) * up;
+        }
     }
 }

@@ -3,6 +3,7 @@
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::*;
+use crate::cpu::Cpu;
 use crate::{PackedTensor, WeightType};
 
 const CPU: &Device = &Device::Cpu;
@@ -33,8 +34,21 @@ fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f32) {
 }
 
 /// Checks that every row alone gives the bits it gives in batches of 1 to 70 rows.
+///
+/// On every path and number of threads; threads must not change a bit either.
 #[track_caller]
 fn assert_batch_invariant(num_rows: usize, op: impl Fn(usize, usize) -> Result<Tensor>) {
+    for cpus in Cpu::all().chunks(2) {
+        let whole = |cpu: &Cpu| cpu.scope(|| bits(&op(0, num_rows).unwrap()));
+        assert!(whole(&cpus[0]) == whole(&cpus[1]), "threads change {:?}", cpus[0].isa);
+        for cpu in cpus {
+            cpu.scope(|| check_batches(num_rows, &op));
+        }
+    }
+}
+
+#[track_caller]
+fn check_batches(num_rows: usize, op: &impl Fn(usize, usize) -> Result<Tensor>) {
     let alone: Vec<_> = (0..num_rows).map(|row| bits(&op(row, 1).unwrap())).collect();
     for len in [2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 16, 31, 33, 64, 70] {
         for start in [0, num_rows - len] {
@@ -46,9 +60,21 @@ fn assert_batch_invariant(num_rows: usize, op: impl Fn(usize, usize) -> Result<T
 
 #[test]
 fn linear_is_a_matrix_product_with_the_packed_weights() {
-    for (rows, in_dim, out_dim) in
-        [(1, 1, 1), (1, 64, 64), (2, 31, 63), (3, 33, 65), (7, 100, 130), (20, 257, 200)]
-    {
+    for cpu in Cpu::all() {
+        cpu.scope(check_linear);
+    }
+}
+
+fn check_linear() {
+    for (rows, in_dim, out_dim) in [
+        (1, 1, 1),
+        (1, 64, 64),
+        (2, 31, 63),
+        (3, 33, 65),
+        (7, 100, 130),
+        (100, 257, 200),
+        (20, 5000, 70),
+    ] {
         let (x, w) = (values(1, &[rows, in_dim]), values(2, &[out_dim, in_dim]));
         let bias = values(3, &[out_dim]);
         for &kind in WeightType::ALL {
@@ -189,13 +215,14 @@ fn rope_leaves_unrotated_elements_and_applies_the_attention_factor() {
 
 #[test]
 fn elementwise_rows_do_not_depend_on_their_batch() {
-    let (x, weight) = (values(1, &[70, 90]), values(2, &[90]));
+    // Wide enough that threads share the larger batches.
+    let (x, weight) = (values(1, &[70, 4500]), values(2, &[4500]));
     assert_batch_invariant(70, |start, len| rms_norm(&x.narrow(0, start, len)?, &weight, 1e-6));
     assert_batch_invariant(70, |start, len| silu_mul(&x.narrow(0, start, len)?));
 
     let table = RopeTable::new(&[1.0, 0.3, 0.1], 1.0, 100);
     let positions = Tensor::arange(0u32, 70, CPU).unwrap();
-    let heads = x.reshape((70, 10, 9)).unwrap();
+    let heads = x.reshape((70, 500, 9)).unwrap();
     assert_batch_invariant(70, |start, len| {
         rope(&heads.narrow(0, start, len)?, &positions.narrow(0, start, len)?, &table)
     });

@@ -14,6 +14,8 @@ mod storage;
 mod tests;
 mod weight_type;
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Result, Tensor, bail};
 use half::bf16;
 
@@ -159,10 +161,11 @@ impl PackedTensor {
         self.unpack()?.flatten_all()
     }
 
-    /// Panel `index`, and the distance of its columns in elements.
-    pub(crate) fn panel(&self, index: usize) -> (Panel<'_>, usize) {
+    /// Some columns of panel `index`, and their distance in elements.
+    pub(crate) fn panel(&self, index: usize, cols: Range<usize>) -> (Panel<'_>, usize) {
         let stride = self.kind.column_words();
-        let words = index * self.cols * stride..(index + 1) * self.cols * stride;
+        let base = index * self.cols;
+        let words = (base + cols.start) * stride..(base + cols.end) * stride;
         let panel = match self.kind {
             WeightType::F32 => Panel::F32(&self.storage.floats()[words]),
             WeightType::Bf16 => Panel::Bf16(&self.storage.words()[words]),

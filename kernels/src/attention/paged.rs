@@ -1,0 +1,145 @@
+//! Attention that reads keys and values where they lie.
+#![expect(unsafe_code, reason = "threads write disjoint heads of one result")]
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use half::{bf16, f16};
+
+use super::tile::{HeadBlocks, QueryTile};
+use super::{AttentionBackend, AttentionParams, AttnMetadata, check_queries};
+use crate::cpu::Cpu;
+use crate::kv_cache::KvElement;
+use crate::pool::Parts;
+use crate::view::{Rows, dense_rows};
+use crate::{KvCacheSpec, PagedKvCache};
+
+/// Query rows that share one pass over the keys, about.
+const TILE_ROWS: usize = 48;
+
+/// Online softmax over tiles of keys, in `f32`, with all query heads of a key/value head together.
+///
+/// Decoding, prefill in chunks and prefill at once give the same bits: the tiles a query meets and
+/// their order depend on its position only.
+#[derive(Debug, Default)]
+pub struct PagedAttention;
+
+impl AttentionBackend for PagedAttention {
+    fn name(&self) -> &'static str {
+        "paged"
+    }
+
+    fn forward(
+        &self,
+        (cache, meta): (&PagedKvCache, &AttnMetadata),
+        layer: usize,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        params: AttentionParams,
+    ) -> Result<Tensor> {
+        check_queries(cache, meta, q)?;
+        cache.store(layer, k, v, &meta.slot_mapping)?;
+        let op = Attend { spec: cache.spec(), meta, params, cpu: Cpu::current() };
+        let layer = cache.layer(layer)?;
+        dense_rows(q)?.apply_op3_no_bwd(&layer.k, &layer.v, &op)
+    }
+}
+
+struct Attend<'a> {
+    spec: &'a KvCacheSpec,
+    meta: &'a AttnMetadata,
+    params: AttentionParams,
+    cpu: Cpu,
+}
+
+impl CustomOp3 for Attend<'_> {
+    fn name(&self) -> &'static str {
+        "paged_attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        layout: &Layout,
+        k: &CpuStorage,
+        _: &Layout,
+        v: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (num_tokens, num_heads, head_dim) = layout.shape().dims3()?;
+        let q = Rows::new(q, layout)?;
+        let out = match k {
+            CpuStorage::F32(_) => self.run::<f32>(q, num_heads, k, v),
+            CpuStorage::BF16(_) => self.run::<bf16>(q, num_heads, k, v),
+            CpuStorage::F16(_) => self.run::<f16>(q, num_heads, k, v),
+            _ => bail!("a kv cache holds f32, bf16 or f16"),
+        }?;
+        Ok((CpuStorage::F32(out), Shape::from((num_tokens, num_heads * head_dim))))
+    }
+}
+
+impl Attend<'_> {
+    fn run<T: KvElement>(
+        &self,
+        q: Rows<'_>,
+        num_heads: usize,
+        k: &CpuStorage,
+        v: &CpuStorage,
+    ) -> Result<Vec<f32>> {
+        let (keys, values) = (T::slice(k)?, T::slice(v)?);
+        let KvCacheSpec { num_kv_heads, head_dim, block_size, .. } = *self.spec;
+        let groups = num_heads / num_kv_heads;
+        let (items, work) = self.items((TILE_ROWS / groups).max(1));
+        let mut out = vec![0f32; q.len() * head_dim];
+        let parts = Parts::new(&mut out);
+        let work = work * num_heads * head_dim * 2;
+        self.cpu.pool.for_each_worth(work, items.len() * num_kv_heads, |index| {
+            let (item, head) = (&items[index / num_kv_heads], index % num_kv_heads);
+            let blocks = self.meta.block_tables[item.seq].as_slice();
+            let cache = HeadBlocks {
+                keys,
+                values,
+                blocks,
+                head: (head, num_kv_heads),
+                block_size,
+                head_dim,
+            };
+            let place =
+                |row: usize| (item.token + row / groups) * num_heads + head * groups + row % groups;
+            let rows = (0..item.num_tokens * groups).map(|row| q.row(place(row)));
+            let mut tile = QueryTile::new(&self.cpu, head_dim, self.params.scale, rows);
+            let window = self.params.sliding_window.unwrap_or(usize::MAX);
+            tile.attend_to(cache, item.position, groups, window);
+            for row in 0..item.num_tokens * groups {
+                let start = place(row) * head_dim;
+                // SAFETY: items differ in their tokens or their heads, so in their rows.
+                tile.write(row, unsafe { parts.part(start..start + head_dim) });
+            }
+        });
+        Ok(out)
+    }
+
+    /// The step cut into runs of at most `max_tokens` queries, and the number of scores per head.
+    fn items(&self, max_tokens: usize) -> (Vec<Item>, usize) {
+        let (mut items, mut work) = (Vec::new(), 0);
+        for seq in 0..self.meta.num_seqs() {
+            let ((start, len), first) = (self.meta.queries(seq), self.meta.first_position(seq));
+            for offset in (0..len).step_by(max_tokens) {
+                let num_tokens = max_tokens.min(len - offset);
+                let position = first + offset;
+                items.push(Item { seq, token: start + offset, position, num_tokens });
+                work += num_tokens * (position + num_tokens);
+            }
+        }
+        (items, work)
+    }
+}
+
+/// Neighbouring queries of a sequence.
+struct Item {
+    seq: usize,
+    /// Index of the first in the step.
+    token: usize,
+    /// Position of the first in the sequence.
+    position: usize,
+    num_tokens: usize,
+}

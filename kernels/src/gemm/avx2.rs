@@ -1,0 +1,112 @@
+//! The product with 256-bit vectors: 64 lanes for one row, 32 lanes at a time for 2 or 3.
+#![expect(unsafe_code, reason = "vector loads and stores through pointers")]
+
+use std::arch::x86_64::{
+    __m256, _MM_HINT_T0, _mm_prefetch, _mm256_and_si256, _mm256_castsi256_ps, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_slli_epi32, _mm256_storeu_ps,
+};
+
+use super::{CHUNK, PREFETCH, Tile};
+use crate::packed::GROUP_ROWS;
+
+/// Rows whose sums of one group fill the registers.
+pub(super) const MAX_ROWS: usize = 3;
+
+/// Computes a tile of 1 to [`MAX_ROWS`] rows.
+///
+/// # Safety
+/// The processor must have the instructions, and the tile must be valid.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn accumulate<const GROUPS: usize, const BF16: bool>(rows: usize, tile: Tile) {
+    let width = GROUPS * GROUP_ROWS;
+    // SAFETY: the caller's contract.
+    unsafe {
+        if rows == 1 {
+            return run::<1, GROUPS, BF16>(tile, width);
+        }
+        for group in 0..GROUPS {
+            let lanes = group * GROUP_ROWS;
+            let words = if BF16 { lanes / 2 } else { lanes };
+            let tile = Tile { panel: tile.panel.add(words), c: tile.c.add(lanes), ..tile };
+            match rows {
+                2 => run::<2, 1, BF16>(tile, width),
+                _ => run::<3, 1, BF16>(tile, width),
+            }
+        }
+    }
+}
+
+/// `width` is the distance of two rows of the result.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn run<const ROWS: usize, const GROUPS: usize, const BF16: bool>(tile: Tile, width: usize) {
+    let Tile { a, depth, panel, stride, c } = tile;
+    let mut sums = [[[_mm256_setzero_ps(); 4]; GROUPS]; ROWS];
+    // SAFETY: all pointers stay within the slices that `gemm::accumulate` checked: `a` up to depth
+    // `depth - 1` of `ROWS` rows, `panel` up to column `depth - 1`, `c` up to `ROWS` rows.
+    unsafe {
+        for (row, sums) in sums.iter_mut().enumerate() {
+            for (lane, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
+                *sum = _mm256_loadu_ps(c.add(row * width + lane * 8));
+            }
+        }
+        for start in (0..depth).step_by(CHUNK) {
+            let a = a.add(start * ROWS);
+            for k in 0..CHUNK.min(depth - start) {
+                let column = panel.add((start + k) * stride);
+                prefetch::<GROUPS, BF16>(column);
+                for group in 0..GROUPS {
+                    for half in 0..2 {
+                        let (w, lanes) = load::<BF16>(column, group, half);
+                        for (row, sums) in sums.iter_mut().enumerate() {
+                            let x = _mm256_set1_ps(*a.add(row * CHUNK + k));
+                            let sums = &mut sums[group];
+                            sums[lanes[0]] = _mm256_fmadd_ps(x, w[0], sums[lanes[0]]);
+                            sums[lanes[1]] = _mm256_fmadd_ps(x, w[1], sums[lanes[1]]);
+                        }
+                    }
+                }
+            }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            for (lane, sum) in sums.as_flattened().iter().enumerate() {
+                _mm256_storeu_ps(c.add(row * width + lane * 8), *sum);
+            }
+        }
+    }
+}
+
+/// Half of the 32 lanes of one group of a column, and which vectors of the group they are.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn load<const BF16: bool>(
+    column: *const u32,
+    group: usize,
+    half: usize,
+) -> ([__m256; 2], [usize; 2]) {
+    // SAFETY: the caller passes a column that has this group.
+    unsafe {
+        if BF16 {
+            let words = column.add(group * GROUP_ROWS / 2 + half * 8);
+            let words = _mm256_loadu_si256(words.cast());
+            let high = _mm256_and_si256(words, _mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
+            let low = _mm256_slli_epi32::<16>(words);
+            ([_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)], [half, half + 2])
+        } else {
+            let values = column.add(group * GROUP_ROWS + half * 16).cast::<f32>();
+            let values = [_mm256_loadu_ps(values), _mm256_loadu_ps(values.add(8))];
+            (values, [2 * half, 2 * half + 1])
+        }
+    }
+}
+
+/// Names addresses only, so it may run past the end.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn prefetch<const GROUPS: usize, const BF16: bool>(column: *const u32) {
+    let lines = if BF16 { GROUPS } else { 2 * GROUPS };
+    for line in 0..lines {
+        let ahead = column.wrapping_byte_add(PREFETCH + line * 64);
+        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+    }
+}

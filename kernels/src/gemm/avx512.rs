@@ -1,0 +1,109 @@
+//! The product with 512-bit vectors: 64 lanes for up to 6 rows, 32 lanes for up to 12.
+#![expect(unsafe_code, reason = "vector loads and stores through pointers")]
+
+use std::arch::x86_64::{
+    __m512, _MM_HINT_T0, _mm_prefetch, _mm512_and_si512, _mm512_castsi512_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_slli_epi32, _mm512_storeu_ps,
+};
+
+use super::{CHUNK, PREFETCH, Tile};
+use crate::packed::GROUP_ROWS;
+
+/// Rows that fill the registers with sums of `groups` groups of lanes.
+pub(super) const fn max_rows(groups: usize) -> usize {
+    12 / groups
+}
+
+/// Computes a tile of 1 to [`max_rows`] rows.
+///
+/// # Safety
+/// The processor must have the instructions, and the tile must be valid.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn accumulate<const GROUPS: usize, const BF16: bool>(rows: usize, tile: Tile) {
+    // SAFETY: the caller's contract. Above 6 rows there is one group.
+    unsafe {
+        match rows {
+            1 => run::<1, GROUPS, BF16>(tile),
+            2 => run::<2, GROUPS, BF16>(tile),
+            3 => run::<3, GROUPS, BF16>(tile),
+            4 => run::<4, GROUPS, BF16>(tile),
+            5 => run::<5, GROUPS, BF16>(tile),
+            6 => run::<6, GROUPS, BF16>(tile),
+            7 => run::<7, 1, BF16>(tile),
+            8 => run::<8, 1, BF16>(tile),
+            9 => run::<9, 1, BF16>(tile),
+            10 => run::<10, 1, BF16>(tile),
+            11 => run::<11, 1, BF16>(tile),
+            _ => run::<12, 1, BF16>(tile),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn run<const ROWS: usize, const GROUPS: usize, const BF16: bool>(tile: Tile) {
+    let Tile { a, depth, panel, stride, c } = tile;
+    let mut sums = [[[_mm512_setzero_ps(); 2]; GROUPS]; ROWS];
+    // SAFETY: all pointers stay within the slices that `gemm::accumulate` checked: `a` up to depth
+    // `depth - 1` of `ROWS` rows, `panel` up to column `depth - 1`, `c` up to `ROWS` rows.
+    unsafe {
+        for (row, sums) in sums.iter_mut().enumerate() {
+            for (group, sums) in sums.iter_mut().enumerate() {
+                let c = c.add((row * GROUPS + group) * GROUP_ROWS);
+                *sums = [_mm512_loadu_ps(c), _mm512_loadu_ps(c.add(16))];
+            }
+        }
+        for start in (0..depth).step_by(CHUNK) {
+            let a = a.add(start * ROWS);
+            for k in 0..CHUNK.min(depth - start) {
+                let column = panel.add((start + k) * stride);
+                if GROUPS > 1 {
+                    prefetch::<GROUPS, BF16>(column);
+                }
+                for group in 0..GROUPS {
+                    let w = load::<BF16>(column, group);
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let x = _mm512_set1_ps(*a.add(row * CHUNK + k));
+                        sums[group][0] = _mm512_fmadd_ps(x, w[0], sums[group][0]);
+                        sums[group][1] = _mm512_fmadd_ps(x, w[1], sums[group][1]);
+                    }
+                }
+            }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            for (group, sums) in sums.iter().enumerate() {
+                let c = c.add((row * GROUPS + group) * GROUP_ROWS);
+                _mm512_storeu_ps(c, sums[0]);
+                _mm512_storeu_ps(c.add(16), sums[1]);
+            }
+        }
+    }
+}
+
+/// The 32 lanes of one group of a column.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load<const BF16: bool>(column: *const u32, group: usize) -> [__m512; 2] {
+    // SAFETY: the caller passes a column that has this group.
+    unsafe {
+        if BF16 {
+            let words = _mm512_loadu_si512(column.add(group * GROUP_ROWS / 2).cast());
+            let high = _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)), _mm512_castsi512_ps(high)]
+        } else {
+            let values = column.add(group * GROUP_ROWS).cast::<f32>();
+            [_mm512_loadu_ps(values), _mm512_loadu_ps(values.add(16))]
+        }
+    }
+}
+
+/// Names addresses only, so it may run past the end.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch<const GROUPS: usize, const BF16: bool>(column: *const u32) {
+    let lines = if BF16 { GROUPS } else { 2 * GROUPS };
+    for line in 0..lines {
+        let ahead = column.wrapping_byte_add(PREFETCH + line * 64);
+        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+    }
+}

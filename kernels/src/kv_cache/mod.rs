@@ -1,0 +1,162 @@
+//! Physical storage of keys and values, in blocks.
+
+mod element;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+pub(crate) use element::KvElement;
+use store::{CopyBlocks, Store};
+
+/// Shape of a cache; fully decides its size in bytes.
+#[derive(Clone, Debug)]
+pub struct KvCacheSpec {
+    /// Transformer layers that attend.
+    pub num_layers: usize,
+    /// Key/value heads per layer.
+    pub num_kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Tokens per block.
+    pub block_size: usize,
+    /// Blocks in the pool, block 0 (the null block) included.
+    pub num_blocks: usize,
+    /// Element type: `F32`, `BF16` or `F16`.
+    pub dtype: DType,
+}
+
+impl KvCacheSpec {
+    /// Bytes of one block over all layers, K and V together.
+    pub fn block_bytes(&self) -> usize {
+        let per_token = self.num_kv_heads * self.head_dim * self.dtype.size_in_bytes();
+        2 * self.num_layers * self.block_size * per_token
+    }
+
+    /// Bytes of the whole cache.
+    pub fn total_bytes(&self) -> usize {
+        self.num_blocks * self.block_bytes()
+    }
+
+    /// The same cache with as many blocks as fit into `bytes`, whatever `num_blocks` was.
+    ///
+    /// # Errors
+    /// When not even the null block and one more fit.
+    pub fn for_memory(self, bytes: usize) -> Result<Self> {
+        self.check()?;
+        let num_blocks = bytes / self.block_bytes();
+        if num_blocks < 2 {
+            bail!(
+                "the kv cache needs at least {} bytes for two blocks of {} tokens: {bytes}",
+                2 * self.block_bytes(),
+                self.block_size
+            )
+        }
+        // Slots are numbered in 32 bits.
+        let num_blocks = num_blocks.min(u32::MAX as usize / self.block_size);
+        Ok(Self { num_blocks, ..self })
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.block_bytes() == 0 {
+            bail!("a kv cache needs layers, heads, a head width and a block size: {self:?}")
+        }
+        if !matches!(self.dtype, DType::F32 | DType::BF16 | DType::F16) {
+            bail!("a kv cache holds f32, bf16 or f16: {:?}", self.dtype)
+        }
+        Ok(())
+    }
+}
+
+/// K and V of one layer.
+#[derive(Debug)]
+pub(crate) struct KvLayer {
+    /// `[num_blocks, num_kv_heads, head_dim, block_size]`: scores of neighbouring keys are computed
+    /// side by side.
+    pub(crate) k: Tensor,
+    /// `[num_blocks, num_kv_heads, block_size, head_dim]`.
+    pub(crate) v: Tensor,
+}
+
+/// All layers. Holds memory only: who owns which block is the scheduler's business.
+#[derive(Debug)]
+pub struct PagedKvCache {
+    layers: Vec<KvLayer>,
+    spec: KvCacheSpec,
+}
+
+impl PagedKvCache {
+    /// Allocates the whole pool once; nothing grows afterwards.
+    pub fn allocate(spec: &KvCacheSpec, device: &Device) -> Result<Self> {
+        spec.check()?;
+        let KvCacheSpec { num_blocks, num_kv_heads, head_dim, block_size, dtype, .. } = *spec;
+        let layers = (0..spec.num_layers)
+            .map(|_| {
+                let keys = (num_blocks, num_kv_heads, head_dim, block_size);
+                let values = (num_blocks, num_kv_heads, block_size, head_dim);
+                let k = Tensor::zeros(keys, dtype, device)?;
+                let v = Tensor::zeros(values, dtype, device)?;
+                Ok(KvLayer { k, v })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { layers, spec: spec.clone() })
+    }
+
+    /// What was allocated.
+    pub fn spec(&self) -> &KvCacheSpec {
+        &self.spec
+    }
+
+    /// Tokens per block.
+    pub fn block_size(&self) -> usize {
+        self.spec.block_size
+    }
+
+    /// Copies whole blocks, all layers, `(from, to)` in order.
+    ///
+    /// # Errors
+    /// When a block does not exist.
+    pub fn copy_blocks(&self, pairs: &[(u32, u32)]) -> Result<()> {
+        let num_blocks = self.spec.num_blocks;
+        let missing = |&block: &u32| block as usize >= num_blocks;
+        if let Some(block) = pairs.iter().flat_map(|(from, to)| [from, to]).find(|b| missing(b)) {
+            bail!("the kv cache has {num_blocks} blocks: {block}")
+        }
+        let op = CopyBlocks { pairs };
+        self.layers.iter().try_for_each(|layer| {
+            layer.k.inplace_op1(&op)?;
+            layer.v.inplace_op1(&op)
+        })
+    }
+
+    /// One layer.
+    pub(crate) fn layer(&self, index: usize) -> Result<&KvLayer> {
+        self.layers.get(index).ok_or_else(|| {
+            let num_layers = self.layers.len();
+            candle_core::Error::Msg(format!("the kv cache has {num_layers} layers: {index}"))
+        })
+    }
+
+    /// Writes `k` and `v` `[num_tokens, num_kv_heads, head_dim]` f32 to the slots of the tokens.
+    ///
+    /// Values are rounded to the type of the cache.
+    pub(crate) fn store(&self, layer: usize, k: &Tensor, v: &Tensor, slots: &[u32]) -> Result<()> {
+        let KvCacheSpec { num_kv_heads, head_dim, .. } = self.spec;
+        let expected = [slots.len(), num_kv_heads, head_dim];
+        for (name, tensor) in [("k", k), ("v", v)] {
+            if tensor.dtype() != DType::F32 || tensor.dims() != expected {
+                let (dtype, found) = (tensor.dtype(), tensor.shape());
+                bail!("kv cache: {name} must be f32 {expected:?}: {dtype:?} {found:?}")
+            }
+        }
+        let num_slots = self.spec.num_blocks * self.spec.block_size;
+        if let Some(slot) = slots.iter().find(|&&slot| slot as usize >= num_slots) {
+            bail!("the kv cache has {num_slots} slots: {slot}")
+        }
+        let layer = self.layer(layer)?;
+        let (keys, values) = (Store::keys(&self.spec, slots), Store::values(&self.spec, slots));
+        layer.k.inplace_op2(&crate::view::dense_rows(k)?, &keys)?;
+        layer.v.inplace_op2(&crate::view::dense_rows(v)?, &values)
+    }
+}
