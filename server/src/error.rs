@@ -54,6 +54,7 @@ const STATUS: &[(&str, StatusCode)] = &[
     ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
     ("request_too_large", StatusCode::PAYLOAD_TOO_LARGE),
     ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+    ("request_timeout", StatusCode::REQUEST_TIMEOUT),
     ("model_loading", StatusCode::SERVICE_UNAVAILABLE),
     ("model_failed", StatusCode::SERVICE_UNAVAILABLE),
     ("worker_crashed", StatusCode::SERVICE_UNAVAILABLE),

@@ -4,7 +4,11 @@
 pub mod app;
 pub mod config;
 pub mod error;
+pub mod http;
 pub mod ipc;
+pub mod routes;
 pub mod stream;
 pub mod supervisor;
 pub mod telemetry;
+mod tool_parser;
+mod wire;

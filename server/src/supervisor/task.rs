@@ -22,7 +22,7 @@ const SUSPECT_AFTER: Duration = Duration::from_millis(800);
 /// Deaths in a row after which a package is given up.
 const MAX_DEATHS: u32 = 5;
 /// A worker that served for this long starts the count anew.
-const HEALTHY_SPELL: Duration = Duration::from_secs(60);
+const HEALTHY_SPELL: Duration = Duration::from_mins(1);
 const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 /// Time for a worker to exit once its connection is over.
 const EXIT_GRACE: Duration = Duration::from_millis(500);
