@@ -106,7 +106,10 @@ impl ApiError {
     /// Whole seconds for `Retry-After`, at least one.
     pub fn retry_after_seconds(&self) -> Option<u64> {
         match self.retry {
-            Retry::After(after) => Some(after.as_secs_f64().ceil().max(1.0) as u64),
+            Retry::After(after) => {
+                let partial = u64::from(0 < after.subsec_nanos());
+                Some((after.as_secs() + partial).max(1))
+            }
             Retry::Never | Retry::Elsewhere => None,
         }
     }
