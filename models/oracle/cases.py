@@ -61,11 +61,11 @@ CASES = {
     "llama-odd-sizes": llama(
         vocab_size=67, hidden_size=40, intermediate_size=57, num_attention_heads=5, num_key_value_heads=5
     ),
-    "llama-theta": llama(rope_theta=500.0, num_key_value_heads=2),
-    "llama-rope-parameters": with_parameters(llama(), rope_type="default", rope_theta=300.0),
-    "llama-linear": llama(rope_scaling=dict(type="linear", factor=4.0)),
-    "llama-dynamic": llama(rope_scaling=dict(type="dynamic", factor=4.0), max_position_embeddings=128),
-    "llama-llama3": llama(
+    "rope-theta": llama(rope_theta=500.0, num_key_value_heads=2),
+    "rope-parameters": with_parameters(llama(), rope_type="default", rope_theta=300.0),
+    "rope-linear": llama(rope_scaling=dict(type="linear", factor=4.0)),
+    "rope-dynamic": llama(rope_scaling=dict(type="dynamic", factor=4.0), max_position_embeddings=128),
+    "rope-llama3": llama(
         rope_scaling=dict(
             rope_type="llama3",
             factor=8.0,
@@ -74,8 +74,8 @@ CASES = {
             original_max_position_embeddings=32,
         )
     ),
-    "llama-yarn": with_parameters(llama(), rope_type="yarn", factor=8.0, original_max_position_embeddings=32),
-    "llama-yarn-mscale": with_parameters(
+    "rope-yarn": with_parameters(llama(), rope_type="yarn", factor=8.0, original_max_position_embeddings=32),
+    "rope-yarn-mscale": with_parameters(
         llama(head_dim=32),
         rope_type="yarn",
         factor=8.0,
@@ -86,10 +86,10 @@ CASES = {
         beta_slow=0.5,
         truncate=False,
     ),
-    "llama-yarn-attention-factor": llama(
+    "rope-yarn-attention-factor": llama(
         rope_scaling=dict(type="yarn", factor=4.0, attention_factor=1.25), original_max_position_embeddings=64
     ),
-    "llama-longrope-short": llama(
+    "rope-longrope-short": llama(
         rope_scaling=dict(
             rope_type="longrope",
             short_factor=SHORT_FACTOR,
@@ -97,7 +97,7 @@ CASES = {
             original_max_position_embeddings=128,
         )
     ),
-    "llama-longrope-long": with_parameters(
+    "rope-longrope-long": with_parameters(
         llama(),
         rope_type="longrope",
         short_factor=SHORT_FACTOR,
@@ -133,4 +133,4 @@ CASES = {
 }
 
 # Lengths that a package asks for, where they decide which positions a model uses.
-MAX_MODEL_LEN = {"llama-longrope-long": 192}
+MAX_MODEL_LEN = {"rope-longrope-long": 192}

@@ -10,7 +10,9 @@ use serde::Deserialize;
 use crate::harness::{Runner, backends, distinct, relative_error};
 
 /// Largest difference of a row of logits, as a part of its largest value.
-const TOLERANCE: f32 = 1e-4;
+///
+/// Twice to ten times what is measured: summation order alone makes the difference.
+const TOLERANCE: f32 = 2e-5;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -32,7 +34,12 @@ struct Answer {
 
 #[test]
 fn llama_equals_transformers() {
-    check_family("llama-", 15);
+    check_family("llama-", 5);
+}
+
+#[test]
+fn rope_scaling_equals_transformers() {
+    check_family("rope-", 10);
 }
 
 #[test]
@@ -66,8 +73,10 @@ fn check_family(prefix: &str, num_cases: usize) {
             .with_max_model_len(golden.max_model_len);
         assert_eq!(config.num_parameters().unwrap(), golden.num_parameters, "{name}");
         let source = testing::random_source(&config, golden.seed).unwrap();
-        check(&format!("{name} f32"), &config, source.clone(), &golden.prompt, &golden.f32);
-        check(&format!("{name} bf16"), &config, rounded(source), &golden.prompt, &golden.bf16);
+        let chunks = [golden.prompt.len(), 1, 7];
+        let (f32, bf16) = ((&golden.f32, &chunks[..]), (&golden.bf16, &chunks[..1]));
+        check(&format!("{name} f32"), &config, source.clone(), &golden.prompt, f32);
+        check(&format!("{name} bf16"), &config, rounded(source), &golden.prompt, bf16);
     }
 }
 
@@ -80,13 +89,19 @@ fn rounded(source: MapSource) -> MapSource {
 }
 
 #[expect(clippy::print_stderr, reason = "the measured error is worth reading")]
-fn check(name: &str, config: &ModelConfig, source: MapSource, prompt: &[u32], expected: &Answer) {
+fn check(
+    name: &str,
+    config: &ModelConfig,
+    source: MapSource,
+    prompt: &[u32],
+    (expected, chunks): (&Answer, &[usize]),
+) {
     assert!(16 <= distinct(&expected.greedy), "{name}: the text has collapsed");
     let model = build(config, &Weights::new(Arc::new(source), None)).unwrap();
     let mut worst = 0f32;
     for attention in backends() {
         let mut runner = Runner::new(&*model, &*attention);
-        for chunk in [prompt.len(), 1, 7] {
+        for &chunk in chunks {
             let case = format!("{name}, {} attention, chunks of {chunk}", attention.name());
             let (logits, greedy) = runner.generate(prompt, chunk, expected.greedy.len());
             for (&position, expected) in expected.positions.iter().zip(&expected.logits) {
