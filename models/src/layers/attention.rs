@@ -23,15 +23,10 @@ pub struct Attention {
 impl Attention {
     /// Splits a fused `[num_tokens, q + k + v]` into `[num_tokens, heads, head_dim]` each.
     pub fn split(&self, qkv: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
-        let num_tokens = qkv.dim(0)?;
-        let (q, kv) = (self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim);
-        let heads =
-            |from, len, n| qkv.narrow(1, from, len)?.reshape((num_tokens, n, self.head_dim));
-        Ok((
-            heads(0, q, self.num_heads)?,
-            heads(q, kv, self.num_kv_heads)?,
-            heads(q + kv, kv, self.num_kv_heads)?,
-        ))
+        // Views of the fused rows: kernels read them where they are.
+        let (q, kv) = (self.num_heads, self.num_kv_heads);
+        let heads = qkv.reshape((qkv.dim(0)?, q + 2 * kv, self.head_dim))?;
+        Ok((heads.narrow(1, 0, q)?, heads.narrow(1, q, kv)?, heads.narrow(1, q + kv, kv)?))
     }
 
     /// Attends; returns `[num_tokens, num_heads * head_dim]`.

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use pinion_kernels::{
-    AttentionBackend, AttnMetadata, KvCacheSpec, PagedKvCache, ReferenceAttention,
+    AttentionBackend, AttnMetadata, KvCacheSpec, PagedAttention, PagedKvCache, ReferenceAttention,
 };
 use pinion_models::{CausalLm, ForwardBatch, ForwardCtx};
 
@@ -10,7 +10,7 @@ const BLOCK_SIZE: usize = 16;
 
 /// Every attention backend that runs on this machine.
 pub(crate) fn backends() -> Vec<Box<dyn AttentionBackend>> {
-    vec![Box::new(ReferenceAttention)]
+    vec![Box::new(ReferenceAttention), Box::new(PagedAttention)]
 }
 
 /// One model with its cache.
