@@ -9,6 +9,7 @@ mod progress;
 mod quiet;
 mod resolve;
 pub mod source;
+pub mod starter;
 pub mod template;
 pub mod tokenizer;
 

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod cli;
+pub mod cog_inputs;
 pub mod config;
 pub mod error;
 pub mod http;
@@ -12,3 +14,4 @@ pub mod supervisor;
 pub mod telemetry;
 mod tool_parser;
 mod wire;
+mod worker;

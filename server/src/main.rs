@@ -1,4 +1,8 @@
 //! The `pinion` command.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pinion_server::cli::main()
+}

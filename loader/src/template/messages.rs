@@ -55,7 +55,9 @@ pub(super) fn value(json: &Json) -> Value {
         Json::Bool(flag) => Value::from(*flag),
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => items.iter().map(value).collect(),
-        Json::Object(map) => map.iter().map(|(key, item)| (key.as_str(), value(item))).collect(),
+        Json::Object(map) => {
+            Value::from_pairs(map.iter().map(|(key, item)| (key.as_str(), value(item))))
+        }
         Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
             (Some(number), ..) => Value::from(number),
             (_, Some(number), _) => Value::from(number),

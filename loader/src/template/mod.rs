@@ -149,7 +149,7 @@ impl ChatTemplate {
                 set(name, Value::from(token.as_str()));
             }
         }
-        variables.into_iter().collect()
+        Value::from_pairs(variables)
     }
 
     fn failure(&self, error: &Error, full: bool) -> TemplateError {

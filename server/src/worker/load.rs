@@ -1,0 +1,221 @@
+//! From a package to an engine that has run its first step.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device};
+use parking_lot::Mutex;
+use pinion_engine::{
+    BlockPool, Engine, EngineHandle, EngineParts, Request, RequestId, Scheduler, SchedulerConfig,
+    StepOutput,
+};
+use pinion_kernels::{KvCacheSpec, PagedAttention, PagedKvCache};
+use pinion_loader::{LoadOptions, LoadedPackage, PackageFiles, Progress};
+use pinion_models::ModelSpec;
+use tokio::sync::mpsc::{Receiver, channel};
+
+use super::memory;
+use super::prepare::Prompts;
+use super::{Outbox, package_error};
+use crate::ipc::{
+    ErrorKind, FromWorker, LoadRequest, LoadStage, ModelInfo, PackageSource, WorkerError,
+};
+
+/// Tokens in a KV block.
+const BLOCK_SIZE: usize = 16;
+/// Largest part of the free memory that the KV cache takes when nobody says how much.
+const KV_SHARE: f64 = 0.4;
+/// Least time between two progress messages.
+const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+/// Step outputs that may wait for the output thread before the engine does.
+const OUTPUT_STEPS: usize = 64;
+/// Names the warm-up request; the daemon's keys start at one.
+const WARM_UP: RequestId = RequestId(0);
+
+/// A package that is ready to serve.
+pub(super) struct Loaded {
+    pub(super) engine: EngineHandle,
+    pub(super) outputs: Receiver<StepOutput>,
+    pub(super) prompts: Prompts,
+    pub(super) info: ModelInfo,
+    /// Bytes in use, from which the memory limit counts.
+    pub(super) headroom_from: Option<u64>,
+}
+
+/// Loads, allocates, starts the engine's thread and runs one step.
+pub(super) fn load(request: &LoadRequest, outbox: &Outbox) -> Result<Loaded, WorkerError> {
+    let started = Instant::now();
+    if let Some(threads) = request.threads {
+        pinion_kernels::pool::set_num_threads(threads as usize);
+    }
+    let device = device(&request.device)?;
+    let files = match &request.source {
+        PackageSource::Starter => pinion_loader::starter::files(),
+        PackageSource::Directory(path) => PackageFiles::directory(path)
+            .map_err(|e| package_error(e.code(), e.to_string(), e.hint()))?,
+    };
+    let options = LoadOptions {
+        dtype: request.dtype.clone(),
+        device: device.clone(),
+        max_model_len: request.max_model_len.map(|len| len as usize),
+    };
+    let package = pinion_loader::load(&files, &options, &progress(outbox))
+        .map_err(|e| package_error(e.code(), e.to_string(), e.hint()))?;
+    outbox.send(&FromWorker::Loading { stage: LoadStage::Warming, done: 0, total: 0 });
+    serve(package, request, device, started)
+}
+
+fn serve(
+    package: LoadedPackage,
+    request: &LoadRequest,
+    device: Device,
+    started: Instant,
+) -> Result<Loaded, WorkerError> {
+    let LoadedPackage { model, tokenizer, template, eos_token_ids, defaults, warnings, .. } =
+        package;
+    let spec = model.spec().clone();
+    let kv_spec = kv_spec(&spec, request)?;
+    let kv = PagedKvCache::allocate(&kv_spec, &device).map_err(broken)?;
+    let config = SchedulerConfig {
+        max_num_seqs: request.max_num_seqs as usize,
+        max_num_batched_tokens: request.max_num_batched_tokens as usize,
+        max_chunk: request.max_num_batched_tokens as usize,
+        max_model_len: spec.max_model_len,
+        max_waiting: request.max_waiting as usize,
+        vocab_size: spec.vocab_size,
+        prefix_cache: request.prefix_cache,
+    };
+    let scheduler = Scheduler::new(config, BlockPool::new(kv_spec.num_blocks, BLOCK_SIZE));
+    let attention = Box::new(PagedAttention::default());
+    let parts = EngineParts { model, kv, attention, scheduler, device };
+    let (engine, handle) =
+        Engine::new(parts).map_err(|e| package_error("engine_mismatch", e.to_string(), None))?;
+    let (to_output, mut outputs) = channel(OUTPUT_STEPS);
+    std::thread::Builder::new()
+        .name("engine".to_owned())
+        .spawn(move || {
+            if let Err(error) = engine.run(&to_output) {
+                tracing::error!("{error}");
+            }
+        })
+        .map_err(broken)?;
+    warm_up(&handle, &mut outputs)?;
+    let info = ModelInfo {
+        architecture: package.architecture,
+        dtype: package.dtype,
+        device: pinion_kernels::cpu::describe(),
+        num_parameters: spec.num_parameters as u64,
+        weight_bytes: spec.weight_bytes as u64,
+        max_model_len: spec.max_model_len as u32,
+        max_num_seqs: request.max_num_seqs,
+        block_size: BLOCK_SIZE as u32,
+        num_blocks: kv_spec.num_blocks as u32 - 1,
+        vocab_size: spec.vocab_size as u32,
+        has_chat_template: template.is_some(),
+        load_millis: started.elapsed().as_millis() as u64,
+        temperature: defaults.temperature,
+        top_p: defaults.top_p,
+        top_k: defaults.top_k,
+        warnings,
+    };
+    let max_model_len = spec.max_model_len;
+    let prompts = Prompts {
+        tokenizer: Arc::new(tokenizer),
+        template,
+        eos_token_ids,
+        defaults,
+        max_model_len,
+    };
+    Ok(Loaded { engine: handle, outputs, prompts, info, headroom_from: memory::data_bytes() })
+}
+
+fn device(name: &str) -> Result<Device, WorkerError> {
+    match name {
+        "auto" | "cpu" => Ok(Device::Cpu),
+        cuda if cuda.starts_with("cuda") => Err(package_error(
+            "no_cuda",
+            format!("this build of pinion has no CUDA: {cuda}"),
+            Some("use --device cpu"),
+        )),
+        other => Err(package_error(
+            "unknown_device",
+            format!("no such device: {other}"),
+            Some("use auto, cpu or cuda:N"),
+        )),
+    }
+}
+
+fn kv_spec(spec: &ModelSpec, request: &LoadRequest) -> Result<KvCacheSpec, WorkerError> {
+    let mut kv = KvCacheSpec {
+        num_layers: spec.num_layers,
+        num_kv_heads: spec.num_kv_heads,
+        head_dim: spec.head_dim,
+        block_size: BLOCK_SIZE,
+        num_blocks: 0,
+        dtype: DType::F32,
+    };
+    let blocks_of_one = spec.max_model_len.div_ceil(BLOCK_SIZE);
+    let wanted = blocks_of_one.saturating_mul(request.max_num_seqs as usize);
+    let block_bytes = kv.block_bytes().max(1) as u64;
+    let blocks = match request.kv_cache_bytes {
+        Some(bytes) => (bytes / block_bytes) as usize,
+        None => {
+            let free = memory::available_bytes().unwrap_or(u64::MAX) as f64 * KV_SHARE;
+            wanted.min((free / block_bytes as f64) as usize)
+        }
+    };
+    if blocks < 2 {
+        let message = format!(
+            "the KV cache has room for {blocks} blocks of {block_bytes} bytes, at least 2 are needed"
+        );
+        return Err(package_error("kv_cache_too_small", message, Some("raise --kv-cache-size")));
+    }
+    // Block 0 is never handed out.
+    kv.num_blocks = blocks + 1;
+    Ok(kv)
+}
+
+/// Runs one step, so that a package that cannot compute is never called ready.
+fn warm_up(engine: &EngineHandle, outputs: &mut Receiver<StepOutput>) -> Result<(), WorkerError> {
+    let failed = |message: String| package_error("warm_up_failed", message, None);
+    engine.submit(Request::greedy(WARM_UP, vec![0], 1)).map_err(|e| failed(e.to_string()))?;
+    while let Some(step) = outputs.blocking_recv() {
+        for output in step.outputs {
+            match output.finish {
+                Some(pinion_engine::FinishReason::Error(error)) => {
+                    return Err(failed(format!("the first step failed: {error}")));
+                }
+                Some(_) => return Ok(()),
+                None => {}
+            }
+        }
+    }
+    Err(failed("the engine ended in its first step".to_owned()))
+}
+
+fn progress(outbox: &Outbox) -> pinion_loader::ProgressFn {
+    let outbox = outbox.clone();
+    let last = Mutex::new(None::<Instant>);
+    Arc::new(move |progress: Progress| {
+        let (stage, done, total) = match progress {
+            Progress::Inspecting => (LoadStage::Inspecting, 0, 0),
+            Progress::Weights { done, total } => (LoadStage::Weights, done, total),
+        };
+        let mut last = last.lock();
+        let due = last.is_none_or(|last| PROGRESS_EVERY <= last.elapsed()) || done == total;
+        if due {
+            *last = Some(Instant::now());
+            outbox.send(&FromWorker::Loading { stage, done, total });
+        }
+    })
+}
+
+fn broken(error: impl std::fmt::Display) -> WorkerError {
+    WorkerError {
+        kind: ErrorKind::Internal,
+        code: "load_failed".to_owned(),
+        message: error.to_string(),
+        hint: None,
+        param: None,
+    }
+}

@@ -1,0 +1,286 @@
+//! From what a caller sent to tokens: templates and tokenizers run here, off every other thread.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use pinion_engine::{
+    Detokenizer, DetokenizerOptions, EngineHandle, Request, RouteClass, SamplingParams,
+    StopCriteria,
+};
+use pinion_loader::metadata::GenerationDefaults;
+use pinion_loader::{ChatTemplate, PackageTokenizer, RenderInput};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::Outbox;
+use super::output::{Active, request_id, submit_error};
+use super::service::{Sequence, Sequences, cancelled, send_event};
+use crate::ipc::{
+    ErrorKind, Event, FromWorker, GenerationParams, Prompt, RequestKey, Submit, TokenizeInput,
+    Tokenized, Usage, WorkerError,
+};
+
+/// Threads; one slow template leaves another for everybody else.
+const THREADS: usize = 2;
+
+/// What preparing needs of a package.
+pub(super) struct Prompts {
+    pub(super) tokenizer: Arc<PackageTokenizer>,
+    pub(super) template: Option<ChatTemplate>,
+    pub(super) eos_token_ids: Vec<u32>,
+    pub(super) defaults: GenerationDefaults,
+    pub(super) max_model_len: usize,
+}
+
+/// Work for a preparer.
+pub(super) enum Job {
+    Generate(Box<Submit>),
+    Tokenize(RequestKey, TokenizeInput),
+}
+
+/// The threads and the queue in front of them, which the daemon's admission bounds.
+pub(super) struct Preparers {
+    jobs: Mutex<Sender<Job>>,
+    started: Arc<[Mutex<Option<Instant>>; THREADS]>,
+}
+
+struct Preparer {
+    prompts: Arc<Prompts>,
+    engine: EngineHandle,
+    sequences: Sequences,
+    outbox: Outbox,
+}
+
+impl Preparers {
+    pub(super) fn start(
+        prompts: Arc<Prompts>,
+        engine: EngineHandle,
+        sequences: Sequences,
+        outbox: Outbox,
+    ) -> io::Result<Self> {
+        let (jobs, queue) = channel();
+        let queue: Arc<Mutex<Receiver<Job>>> = Arc::new(Mutex::new(queue));
+        let started: Arc<[Mutex<Option<Instant>>; THREADS]> = Arc::default();
+        for index in 0..THREADS {
+            let (queue, started) = (Arc::clone(&queue), Arc::clone(&started));
+            let preparer = Preparer {
+                prompts: Arc::clone(&prompts),
+                engine: engine.clone(),
+                sequences: Arc::clone(&sequences),
+                outbox: outbox.clone(),
+            };
+            let run = move || {
+                // Whoever waits holds the lock: jobs go to one thread each.
+                while let Ok(job) = { queue.lock().recv() } {
+                    *started[index].lock() = Some(Instant::now());
+                    preparer.run(job);
+                    *started[index].lock() = None;
+                }
+            };
+            std::thread::Builder::new().name(format!("prepare-{index}")).spawn(run)?;
+        }
+        Ok(Self { jobs: Mutex::new(jobs), started })
+    }
+
+    pub(super) fn push(&self, job: Job) {
+        // The threads live as long as the process.
+        let _ = self.jobs.lock().send(job);
+    }
+
+    /// Milliseconds that the longest running job has run.
+    pub(super) fn oldest_millis(&self) -> u64 {
+        let ages = self.started.iter().filter_map(|started| *started.lock());
+        ages.map(|started| started.elapsed().as_millis() as u64).max().unwrap_or(0)
+    }
+}
+
+impl Preparer {
+    fn run(&self, job: Job) {
+        match job {
+            Job::Generate(submit) => self.generate(*submit),
+            Job::Tokenize(key, input) => {
+                let result = self.prompts.answer(input);
+                self.outbox.send(&FromWorker::Tokens { key, result });
+            }
+        }
+    }
+
+    fn generate(&self, submit: Submit) {
+        let key = submit.key;
+        match self.prompts.prepare(submit) {
+            Ok((request, active)) => {
+                if !self.activate(key, active) {
+                    self.send(key, cancelled());
+                } else if let Err(error) = self.engine.submit(request) {
+                    self.sequences.lock().remove(&key);
+                    self.send(key, Event::Failed(submit_error(&error)));
+                }
+            }
+            Err(error) => {
+                self.sequences.lock().remove(&key);
+                self.send(key, Event::Failed(error));
+            }
+        }
+    }
+
+    /// Hands the sequence to the output thread; false if it was cancelled meanwhile.
+    fn activate(&self, key: RequestKey, active: Active) -> bool {
+        let mut sequences = self.sequences.lock();
+        if let Some(Sequence::Cancelled) = sequences.get(&key) {
+            sequences.remove(&key);
+            return false;
+        }
+        sequences.insert(key, Sequence::Active(Box::new(active)));
+        true
+    }
+
+    fn send(&self, key: RequestKey, event: Event) {
+        let stats = super::output::stats(&self.engine.stats());
+        send_event(&self.outbox, key, event, stats);
+    }
+}
+
+impl Prompts {
+    fn prepare(&self, submit: Submit) -> Result<(Request, Active), WorkerError> {
+        let Submit { key, prompt, params } = submit;
+        let prompt = self.tokens(prompt)?;
+        let room = self.max_model_len.saturating_sub(prompt.len());
+        let max_tokens = params.max_tokens.map_or(room, |max| max as usize);
+        let options = DetokenizerOptions {
+            stop: params.stop.clone(),
+            include_stop: false,
+            min_tokens: params.min_tokens as usize,
+            skip_special_tokens: !params.keep_special_tokens,
+        };
+        let detokenizer = Detokenizer::new(self.tokenizer.shared(), &[], options)
+            .map_err(|e| super::package_error("tokenizer_failed", e.to_string(), None))?;
+        let prompt_tokens = prompt.len() as u32;
+        let request = Request {
+            id: request_id(key),
+            prompt,
+            stop: StopCriteria {
+                max_tokens: max_tokens.min(room.max(1)),
+                min_tokens: params.min_tokens as usize,
+                eos_token_ids: self.eos_token_ids.clone(),
+                stop_token_ids: params.stop_token_ids.clone(),
+                ignore_eos: params.ignore_eos,
+            },
+            class: RouteClass::Default,
+            cache_salt: u128::from(params.cache_salt),
+            logprobs: params.logprobs.map(|n| n as usize),
+            sampling: self.sampling(params),
+        };
+        let active = Active {
+            detokenizer,
+            tokenizer: Arc::clone(&self.tokenizer),
+            wants_logprobs: request.logprobs.is_some(),
+            usage: Usage { prompt_tokens, ..Usage::default() },
+            started: false,
+        };
+        Ok((request, active))
+    }
+
+    fn sampling(&self, params: GenerationParams) -> SamplingParams {
+        let defaults = &self.defaults;
+        SamplingParams {
+            temperature: params.temperature.or(defaults.temperature).unwrap_or(1.0),
+            top_p: params.top_p.or(defaults.top_p).unwrap_or(1.0),
+            top_k: params.top_k.or(defaults.top_k).filter(|k| *k != 0).map(|k| k as usize),
+            min_p: params.min_p,
+            seed: params.seed,
+            repetition_penalty: params.repetition_penalty,
+            presence_penalty: params.presence_penalty,
+            frequency_penalty: params.frequency_penalty,
+            logit_bias: params.logit_bias,
+        }
+    }
+
+    fn answer(&self, input: TokenizeInput) -> Result<Tokenized, WorkerError> {
+        match input {
+            TokenizeInput::Prompt(prompt) => Ok(Tokenized::Ids(self.tokens(prompt)?)),
+            TokenizeInput::Detokenize(ids) => {
+                Ok(Tokenized::Text(self.tokenizer.decode(&ids, false).map_err(tokenizer_error)?))
+            }
+        }
+    }
+
+    fn tokens(&self, prompt: Prompt) -> Result<Vec<u32>, WorkerError> {
+        match prompt {
+            Prompt::Tokens(ids) => Ok(ids),
+            Prompt::Text(text) => self.tokenizer.encode_prompt(&text).map_err(tokenizer_error),
+            Prompt::Chat { messages, tools, template_kwargs, plain_fallback } => self
+                .chat_text(&messages, tools.as_deref(), template_kwargs.as_deref(), plain_fallback)
+                .and_then(|text| match &self.template {
+                    Some(_) => self.tokenizer.encode_chat(&text).map_err(tokenizer_error),
+                    None => self.tokenizer.encode_prompt(&text).map_err(tokenizer_error),
+                }),
+        }
+    }
+
+    /// The text that the template makes of a chat; without one, the texts of the messages.
+    fn chat_text(
+        &self,
+        messages: &str,
+        tools: Option<&str>,
+        template_kwargs: Option<&str>,
+        plain_fallback: bool,
+    ) -> Result<String, WorkerError> {
+        let messages: Value = json("messages", messages)?;
+        let Some(template) = &self.template else {
+            return if plain_fallback { Ok(plain_text(&messages)) } else { Err(no_template()) };
+        };
+        let tools: Option<Value> = tools.map(|tools| json("tools", tools)).transpose()?;
+        let extra: Option<Map<String, Value>> =
+            template_kwargs.map(|kwargs| json("chat_template_kwargs", kwargs)).transpose()?;
+        let input = RenderInput {
+            messages: &messages,
+            tools: tools.as_ref(),
+            extra: extra.as_ref(),
+            add_generation_prompt: true,
+            unix_seconds: jiff::Timestamp::now().as_second(),
+        };
+        template.render(&input).map_err(|error| WorkerError {
+            kind: if error.is_callers() { ErrorKind::InvalidRequest } else { ErrorKind::Package },
+            code: error.code().to_owned(),
+            message: error.to_string(),
+            hint: error.hint().map(str::to_owned),
+            param: Some("messages".to_owned()),
+        })
+    }
+}
+
+fn json<T: DeserializeOwned>(param: &str, text: &str) -> Result<T, WorkerError> {
+    serde_json::from_str(text).map_err(|error| WorkerError {
+        kind: ErrorKind::InvalidRequest,
+        code: "invalid_value".to_owned(),
+        message: format!("`{param}` does not read: {error}"),
+        hint: None,
+        param: Some(param.to_owned()),
+    })
+}
+
+/// The texts of the messages, one a line: what a model without a template is given.
+fn plain_text(messages: &Value) -> String {
+    let messages = messages.as_array().map(Vec::as_slice).unwrap_or_default();
+    let texts: Vec<&str> =
+        messages.iter().filter_map(|message| message.get("content")?.as_str()).collect();
+    texts.join("\n")
+}
+
+fn no_template() -> WorkerError {
+    WorkerError {
+        kind: ErrorKind::InvalidRequest,
+        code: "no_chat_template".to_owned(),
+        message: "the package has no chat template".to_owned(),
+        hint: Some("use /v1/completions, or give the package a chat template".to_owned()),
+        param: Some("messages".to_owned()),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "shape of map_err")]
+fn tokenizer_error(error: pinion_loader::TokenizerError) -> WorkerError {
+    super::package_error(error.code(), error.to_string(), error.hint())
+}
