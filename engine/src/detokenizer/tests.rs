@@ -141,7 +141,7 @@ fn a_space_between_words_is_kept_and_one_at_the_start_depends_on_the_context() {
     assert_eq!(run(&[], &[space, world]), " world");
     assert_eq!(run(&[], &[hello, special, special, world]), "hello world");
     let many = [vec![hello], vec![special; 300], vec![world]].concat();
-    assert_eq!(run(&[], &many).trim_end_matches("world").trim_end(), "hello");
+    assert_eq!(run(&[], &many), "hello world");
 }
 
 #[test]

@@ -59,11 +59,15 @@ impl Window {
             return Ok(String::new());
         }
         let delta = text[self.emitted.len()..num_certain].to_owned();
+        let is_complete = num_certain == text.len();
+        let is_full = MAX_TOKENS <= self.ids.len();
         self.emitted.push_str(&delta);
-        if num_certain == text.len() {
+        if is_full && is_complete && delta.is_empty() {
+            // Another special token that is left out.
+            self.ids.pop();
+        } else if is_complete {
             self.drop_context()?;
-        }
-        if MAX_TOKENS <= self.ids.len() {
+        } else if is_full {
             self.cut(&text)?;
         }
         Ok(delta)
@@ -114,7 +118,7 @@ impl Window {
         let last = self.ids.len() - 1;
         for at in (self.ids.len() - NUM_KEPT..=last).rev() {
             let (before, after) = (self.decode(&self.ids[..at])?, self.decode(&self.ids[at..])?);
-            let adds_up = text.strip_prefix(&before) == Some(&after) && !after.is_empty();
+            let adds_up = text.strip_prefix(&before) == Some(&after);
             if adds_up && before.len() <= self.emitted.len() {
                 self.ids.drain(..at);
                 self.num_context = 0;
