@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tokenizers::Tokenizer;
 
+use super::stop::StopMatcher;
 use super::{Delta, Detokenizer, DetokenizerOptions};
 
 /// Tokens of more than one byte: words, whole emoji, and emoji cut in the middle.
@@ -204,6 +205,35 @@ fn the_stop_string_that_is_complete_first_counts_and_of_two_the_longer() {
 }
 
 #[test]
+fn the_pieces_in_which_text_comes_make_no_difference_to_stop_strings() {
+    for pieces in [&["xabcdef"][..], &["xab", "cdef"], &["x", "a", "b", "c", "d", "e", "f"]] {
+        let mut matcher = StopMatcher::new(vec!["abcde".into(), "cd".into()], true);
+        let deltas: Vec<Delta> = pieces.iter().map(|piece| matcher.push(piece)).collect();
+        let text: String = deltas.iter().map(|delta| delta.text.as_str()).collect();
+        assert_eq!((text.as_str(), deltas.iter().find_map(|d| d.stop)), ("xabcd", Some(1)));
+    }
+}
+
+#[test]
+fn the_window_stays_small_whatever_comes() {
+    let tokenizer = byte_level();
+    let ends_in_half = 256 + 9;
+    for ids in
+        [vec![0xff], vec![ends_in_half], vec![END_OF_TEXT], vec![0xff, END_OF_TEXT], vec![97]]
+    {
+        let mut detokenizer = start(&tokenizer, options(&[]));
+        let ids: Vec<u32> = ids.iter().copied().cycle().take(1000).collect();
+        let mut text = String::new();
+        for &id in &ids {
+            text += &detokenizer.push(id).unwrap().text;
+            assert!(detokenizer.window.ids.len() < 64, "{ids:?}");
+        }
+        text += &detokenizer.finish().unwrap().text;
+        assert_eq!(text, tokenizer.decode(&ids, true).unwrap());
+    }
+}
+
+#[test]
 fn stop_strings_wait_for_min_tokens() {
     let tokenizer = byte_level();
     let options = DetokenizerOptions { min_tokens: 3, ..options(&["a"]) };
@@ -244,7 +274,7 @@ proptest! {
         ids in prop::collection::vec(prop_oneof![256u32..270, 97u32..100], 0..60),
     ) {
         let tokenizer = byte_level();
-        let stop = ["abab", "hellohello", "😀y", "c\u{fffd}", "ldE"];
+        let stop = ["abab", "hellohello", "😀y", "c\u{fffd}", "ldE", "orldEND"];
         let deltas = deltas(start(&tokenizer, options(&stop)), &ids);
         let joined: String = deltas.iter().map(|delta| delta.text.as_str()).collect();
         let has_stopped = deltas.iter().any(|delta| delta.stop.is_some());

@@ -27,7 +27,7 @@ pub(super) struct Window {
     tokenizer: Arc<Tokenizer>,
     skip_special_tokens: bool,
     /// The first `num_context` are given out, and here only for the joint.
-    ids: Vec<u32>,
+    pub(super) ids: Vec<u32>,
     num_context: usize,
     /// The start of the text of `ids` that is given out.
     emitted: String,

@@ -1,6 +1,6 @@
 //! Tests of `sampler`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -149,10 +149,9 @@ fn filters_that_leave_one_token_are_greedy() {
         }
     }
     let min_p = SamplingParams { min_p: 1.0, ..base };
-    assert!(
-        (0..50)
-            .all(|seed| [3, 4].contains(&pick(&SamplingParams { seed, ..min_p.clone() }, &LOGITS)))
-    );
+    let picked: BTreeSet<u32> =
+        (0..50).map(|seed| pick(&SamplingParams { seed, ..min_p.clone() }, &LOGITS)).collect();
+    assert_eq!(picked, BTreeSet::from([3, 4]), "as probable as the most probable one is enough");
 }
 
 #[test]

@@ -120,6 +120,22 @@ fn a_long_prompt_comes_in_chunks_and_single_tokens_go_first() {
 }
 
 #[test]
+fn an_urgent_prompt_takes_from_prompts_and_not_from_single_tokens() {
+    let config = SchedulerConfig { max_num_batched_tokens: 6, max_chunk: 4, ..limits() };
+    let mut trace = Trace::new(config, 20);
+    trace.add(request(0, 16, 1)).add(request(1, 1, 6)).steps(1);
+    trace.add(Request { class: RouteClass::Latency, ..request(2, 9, 2) });
+    assert_snapshot!(trace.finish(), @r"
+    A[0..4] B[0..1]* free 18
+    A[4..8] B[1..2]* C[0..1] free 16
+    C[1..5] A[8..9] B[2..3]* free 14
+    C[5..9]* A[9..10] B[3..4]* free 13
+    C[9..10]* A[10..14] B[4..5]* free 11
+    A[14..16]* B[5..6]* free 14
+    ");
+}
+
+#[test]
 fn the_budget_of_a_step_is_shared_in_line_order_after_single_tokens() {
     let config = SchedulerConfig { max_num_batched_tokens: 4, ..limits() };
     let mut trace = Trace::new(config, 20);
@@ -149,10 +165,10 @@ fn a_step_has_no_more_sequences_than_allowed() {
 }
 
 #[test]
-fn the_last_in_line_gives_way_and_comes_back_before_the_new() {
+fn the_last_in_line_gives_way_and_comes_back_before_the_new_and_urgent() {
     let mut trace = Trace::new(SchedulerConfig { prefix_cache: false, ..limits() }, 4);
     trace.add(request(0, 4, 6)).add(request(1, 4, 4)).add(request(2, 4, 2)).steps(1);
-    trace.add(request(3, 1, 1));
+    trace.add(Request { class: RouteClass::Latency, ..request(3, 1, 1) });
     assert_snapshot!(trace.finish(), @r"
     A[0..4]* B[0..4]* C[0..4]* free 1
     A[4..5]* B[4..5]* -C free 0
