@@ -104,7 +104,7 @@ const MAX_LAYERS: usize = 1 << 12;
 impl Config {
     pub(crate) fn new(config: &ModelConfig, family: &Family) -> Result<Self> {
         let fields: Fields = config.read()?;
-        let rope = RopeConfig::new(config.read::<RopeFields>()?)?;
+        let rope = RopeConfig::try_from(config.read::<RopeFields>()?)?;
         check("num_hidden_layers", fields.num_hidden_layers, MAX_LAYERS)?;
         check("vocab_size", fields.vocab_size, MAX_SIZE)?;
         check("hidden_size", fields.hidden_size, MAX_SIZE)?;

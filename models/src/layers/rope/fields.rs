@@ -1,0 +1,148 @@
+//! The fields of `config.json` that hold positions, in the layouts of transformers 4 and 5.
+
+use std::ops::RangeInclusive;
+
+use candle_core::{Error, Result, bail};
+use serde::Deserialize;
+
+use super::scaling::{Llama3, LongRope, RopeScaling, Yarn};
+use super::{MAX_POSITIONS, RopeConfig};
+
+/// What `rope_type` may be.
+const TYPES: &str = "default, linear, dynamic, llama3, yarn, longrope";
+
+#[derive(Deserialize)]
+pub(crate) struct RopeFields {
+    max_position_embeddings: usize,
+    rope_theta: Option<f64>,
+    partial_rotary_factor: Option<f64>,
+    original_max_position_embeddings: Option<usize>,
+    rope_scaling: Option<Parameters>,
+    rope_parameters: Option<Parameters>,
+}
+
+#[derive(Default, Deserialize)]
+struct Parameters {
+    rope_type: Option<String>,
+    r#type: Option<String>,
+    rope_theta: Option<f64>,
+    partial_rotary_factor: Option<f64>,
+    factor: Option<f64>,
+    original_max_position_embeddings: Option<usize>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    attention_factor: Option<f64>,
+    beta_fast: Option<f64>,
+    beta_slow: Option<f64>,
+    mscale: Option<f64>,
+    mscale_all_dim: Option<f64>,
+    truncate: Option<bool>,
+    short_factor: Option<Vec<f64>>,
+    long_factor: Option<Vec<f64>>,
+    full_attention: Option<serde_json::Value>,
+    sliding_attention: Option<serde_json::Value>,
+}
+
+impl TryFrom<RopeFields> for RopeConfig {
+    type Error = Error;
+
+    fn try_from(fields: RopeFields) -> Result<Self> {
+        // transformers lets `rope_scaling` win over `rope_parameters`.
+        let given = fields.rope_scaling.or(fields.rope_parameters).unwrap_or_default();
+        let max_positions = length("max_position_embeddings", fields.max_position_embeddings)?;
+        if given.full_attention.is_some() || given.sliding_attention.is_some() {
+            bail!("config.json: rope parameters by layer type are not supported")
+        }
+        let partial = given.partial_rotary_factor.or(fields.partial_rotary_factor).unwrap_or(1.0);
+        if (partial - 1.0).abs() > f64::EPSILON {
+            bail!("config.json: partial_rotary_factor is not supported: {partial}")
+        }
+        let theta = given.rope_theta.or(fields.rope_theta).unwrap_or(10_000.0);
+        let theta = in_range("rope_theta", Some(theta), 1.0..=1e15)?;
+        // Here the outer field wins, as in transformers.
+        let original = fields
+            .original_max_position_embeddings
+            .or(given.original_max_position_embeddings)
+            .unwrap_or(max_positions);
+        let original = length("original_max_position_embeddings", original)?;
+        let scaling = given.scaling(max_positions, original)?;
+        Ok(Self { theta, scaling, max_positions })
+    }
+}
+
+impl Parameters {
+    fn scaling(self, max_positions: usize, original: usize) -> Result<RopeScaling> {
+        let ratio = max_positions as f64 / original as f64;
+        match self.rope_type.as_deref().or(self.r#type.as_deref()).unwrap_or("default") {
+            "default" => Ok(RopeScaling::Default),
+            "linear" => Ok(RopeScaling::Linear { factor: positive("factor", self.factor)? }),
+            "dynamic" => Ok(RopeScaling::Dynamic),
+            "llama3" => Ok(RopeScaling::Llama3(Llama3 {
+                factor: positive("factor", self.factor)?,
+                low_freq_factor: positive("low_freq_factor", self.low_freq_factor)?,
+                high_freq_factor: positive("high_freq_factor", self.high_freq_factor)?,
+                original,
+            })),
+            "yarn" => self.yarn(ratio, original).map(RopeScaling::Yarn),
+            "longrope" | "su" => self.longrope(ratio, original).map(RopeScaling::LongRope),
+            other => {
+                bail!("config.json: rope type `{other}` is not supported, supported are: {TYPES}")
+            }
+        }
+    }
+
+    fn yarn(&self, ratio: f64, original: usize) -> Result<Yarn> {
+        let factor = positive("factor", self.factor.or(Some(ratio)))?;
+        let attention_factor = self.attention_factor.unwrap_or_else(|| {
+            Yarn::default_attention_factor(factor, self.mscale, self.mscale_all_dim)
+        });
+        let beta = |given: Option<f64>, default| {
+            Some(given.filter(|&beta| beta != 0.0).unwrap_or(default))
+        };
+        Ok(Yarn {
+            factor,
+            attention_factor: positive("attention_factor", Some(attention_factor))?,
+            beta_fast: positive("beta_fast", beta(self.beta_fast, 32.0))?,
+            beta_slow: positive("beta_slow", beta(self.beta_slow, 1.0))?,
+            truncate: self.truncate.unwrap_or(true),
+            original,
+        })
+    }
+
+    fn longrope(self, ratio: f64, original: usize) -> Result<LongRope> {
+        let factor = self.factor.unwrap_or(ratio);
+        let attention_factor = self
+            .attention_factor
+            .unwrap_or_else(|| LongRope::default_attention_factor(factor, original));
+        Ok(LongRope {
+            short_factor: all_positive("short_factor", self.short_factor)?,
+            long_factor: all_positive("long_factor", self.long_factor)?,
+            attention_factor: positive("attention_factor", Some(attention_factor))?,
+            original,
+        })
+    }
+}
+
+fn length(name: &str, value: usize) -> Result<usize> {
+    if value == 0 || MAX_POSITIONS < value {
+        bail!("config.json: {name} is out of range: {value}")
+    }
+    Ok(value)
+}
+
+fn positive(name: &str, value: Option<f64>) -> Result<f64> {
+    in_range(name, value, 1e-9..=1e9)
+}
+
+fn all_positive(name: &str, values: Option<Vec<f64>>) -> Result<Vec<f64>> {
+    let Some(values) = values else { bail!("config.json: rope {name} is missing") };
+    values.into_iter().map(|value| positive(name, Some(value))).collect()
+}
+
+fn in_range(name: &str, value: Option<f64>, range: RangeInclusive<f64>) -> Result<f64> {
+    match value {
+        Some(value) if range.contains(&value) => Ok(value),
+        Some(value) => bail!("config.json: rope {name} is out of range: {value}"),
+        None => bail!("config.json: rope {name} is missing"),
+    }
+}
