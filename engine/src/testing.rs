@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use candle_core::{DType, Device, Result, Tensor};
-use pinion_kernels::{KvCacheSpec, PagedKvCache, ReferenceAttention};
+use pinion_kernels::{KvCacheSpec, PagedAttention, PagedKvCache};
 use pinion_models::{CausalLm, ForwardCtx, ModelSpec};
 
 use crate::{
@@ -93,7 +93,7 @@ pub fn engine(
     };
     let parts = EngineParts {
         kv: PagedKvCache::allocate(&cache, &Device::Cpu).expect("the CPU has memory for a test"),
-        attention: Box::new(ReferenceAttention),
+        attention: Box::new(PagedAttention),
         scheduler: Scheduler::new(config, BlockPool::new(num_blocks, 4)),
         device: Device::Cpu,
         model,

@@ -8,7 +8,8 @@ use pinion_models::testing::{random_model, tiny_llama};
 use super::submit;
 use crate::testing::{config, engine};
 use crate::{
-    Engine, EngineHandle, FinishReason, Request, RequestId, SamplingParams, SchedulerConfig,
+    Engine, EngineHandle, FinishReason, Request, RequestId, SampledToken, SamplingParams,
+    SchedulerConfig,
 };
 
 const VOCAB: usize = 97;
@@ -26,6 +27,7 @@ fn requests() -> Vec<Request> {
             let token = |at: u64| if at < 9 { at } else { (at * 13 + id * 29) % VOCAB as u64 };
             let prompt = (0..5 + 7 * id).map(|at| token(at) as u32).collect();
             let base = Request::greedy(RequestId(id), prompt, NUM_TOKENS);
+            let base = Request { logprobs: Some(3), ..base };
             if id % 2 == 0 {
                 return base;
             }
@@ -42,7 +44,8 @@ fn requests() -> Vec<Request> {
         .collect()
 }
 
-type Texts = BTreeMap<RequestId, Vec<u32>>;
+/// Tokens with the bits of their log probabilities: equal texts of unequal logits do not pass.
+type Texts = BTreeMap<RequestId, Vec<SampledToken>>;
 
 fn start(config: SchedulerConfig, num_blocks: usize) -> (Engine, EngineHandle) {
     let (mut engine, handle) = engine(model(), config, num_blocks);
@@ -54,7 +57,7 @@ fn drain(engine: &mut Engine) -> Texts {
     let mut texts = Texts::new();
     for _ in 0..2000 {
         for output in engine.step().outputs {
-            texts.entry(output.id).or_default().push(output.token.expect("a token").id);
+            texts.entry(output.id).or_default().push(output.token.expect("a token"));
             assert!(matches!(output.finish, None | Some(FinishReason::Length)));
         }
         engine.scheduler().check();
@@ -79,8 +82,9 @@ fn the_texts_that_the_other_tests_compare_are_worth_comparing() {
     let alone = alone();
     assert_eq!(alone.len(), 6);
     assert!(alone.values().all(|text| text.len() == NUM_TOKENS));
-    let variety = |text: &Vec<u32>| text.iter().collect::<BTreeSet<_>>().len();
-    assert!(alone.values().all(|text| 4 <= variety(text)), "{alone:?}");
+    let variety =
+        |text: &[SampledToken]| text.iter().map(|token| token.id).collect::<BTreeSet<_>>().len();
+    assert!(alone.values().all(|text| 4 <= variety(text.as_slice())), "{alone:?}");
     let greedy: Vec<Request> = requests()
         .into_iter()
         .map(|request| Request { sampling: SamplingParams::greedy(), ..request })
@@ -139,7 +143,7 @@ fn a_cached_prefix_does_not_change_the_text() {
     assert!(100 < hits, "{hits}");
     for mut request in requests() {
         let (answer, half) = (&alone[&request.id], NUM_TOKENS / 2);
-        request.prompt.extend(&answer[..half]);
+        request.prompt.extend(answer[..half].iter().map(|token| token.id));
         request.stop.max_tokens = half;
         let is_greedy = request.sampling.temperature == 0.0;
         let id = request.id;
@@ -165,8 +169,7 @@ fn neighbours_that_come_and_go_do_not_change_the_text() {
             engine.handle(vec![crate::Command::Abort(RequestId(98 + round))]);
         }
         let outputs = engine.step().outputs.into_iter().filter(|output| output.id.0 < 100);
-        outputs
-            .for_each(|output| texts.entry(output.id).or_default().push(output.token.unwrap().id));
+        outputs.for_each(|output| texts.entry(output.id).or_default().push(output.token.unwrap()));
     }
     assert_eq!(texts, alone());
 }
