@@ -11,6 +11,8 @@ mod resolve;
 pub mod source;
 pub mod starter;
 pub mod template;
+#[cfg(test)]
+mod testing;
 pub mod tokenizer;
 
 pub use error::LoadError;

@@ -18,6 +18,9 @@ use crate::source::SafetensorsSource;
 use crate::template::{self, ChatTemplate, RenderInput};
 use crate::tokenizer::PackageTokenizer;
 
+#[cfg(test)]
+mod tests;
+
 /// How to load a package, where the operator says more than the package.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {

@@ -9,7 +9,7 @@ use crate::limits::LIMITS;
 /// Sampling defaults of `generation_config.json`. A value that cannot be used is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct GenerationDefaults {
-    /// At least 0.
+    /// At least 0; 0, the most likely token always, where the file says `do_sample: false`.
     pub temperature: Option<f32>,
     /// Above 0, at most 1.
     pub top_p: Option<f32>,
@@ -126,7 +126,7 @@ pub(crate) fn tokenizer_config(
         return Ok(TokenizerConfig::default());
     };
     let shape = |key, expected| MetadataError::Shape { file: join(directory, NAME), key, expected };
-    let token = |key| special(&value[key]).ok_or_else(|| shape(key, "a token"));
+    let token = |key| special(&value[key]).map_err(|()| shape(key, "a token"));
     let special = SpecialTokens {
         bos: token("bos_token")?,
         eos: token("eos_token")?,
@@ -138,13 +138,12 @@ pub(crate) fn tokenizer_config(
     Ok(TokenizerConfig { special, templates })
 }
 
-/// A token as text or as `{"content": text}`; the outer `None` means neither.
-fn special(value: &Value) -> Option<Option<String>> {
+/// A token as text or as `{"content": text}`.
+fn special(value: &Value) -> Result<Option<String>, ()> {
     match value {
-        Value::Null => Some(None),
-        Value::String(text) => Some(Some(text.clone())),
-        Value::Object(token) => token.get("content")?.as_str().map(|t| Some(t.to_owned())),
-        _ => None,
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text.clone())),
+        token => token["content"].as_str().map(|text| Some(text.to_owned())).ok_or(()),
     }
 }
 
@@ -184,6 +183,7 @@ pub(crate) fn eos_ids(config: &Value) -> Vec<u32> {
 }
 
 /// Sampling defaults, with a warning for each value that cannot be used.
+#[expect(clippy::cast_sign_loss, reason = "every range that is cast begins at zero or above")]
 pub(crate) fn generation_defaults(
     config: &Value,
     warnings: &mut Vec<String>,
@@ -196,17 +196,20 @@ pub(crate) fn generation_defaults(
         }
         Some(value)
     };
-    let whole = |value: f64| value as u32;
+    let greedy = config["do_sample"] == Value::Bool(false);
     GenerationDefaults {
-        temperature: number("temperature", |v| (0.0..=100.0).contains(&v)).map(|v| v as f32),
+        temperature: number("temperature", |v| (0.0..=100.0).contains(&v))
+            .map(|v| v as f32)
+            .filter(|_| !greedy)
+            .or(greedy.then_some(0.0)),
         top_p: number("top_p", |v| v > 0.0 && v <= 1.0).map(|v| v as f32),
         // 0 is how the field writes "all".
         top_k: number("top_k", |v| v == 0.0 || (1.0..=1e6).contains(&v))
-            .map(whole)
+            .map(|v| v as u32)
             .filter(|&k| k > 0),
         min_p: number("min_p", |v| (0.0..=1.0).contains(&v)).map(|v| v as f32),
         repetition_penalty: number("repetition_penalty", |v| v > 0.0 && v <= 100.0)
             .map(|v| v as f32),
-        max_new_tokens: number("max_new_tokens", |v| (1.0..=1e9).contains(&v)).map(whole),
+        max_new_tokens: number("max_new_tokens", |v| (1.0..=1e9).contains(&v)).map(|v| v as u32),
     }
 }

@@ -12,7 +12,7 @@ use crate::limits::LIMITS;
 use crate::quiet;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// A tokenizer that was loaded and checked against the model's vocabulary.
 #[derive(Clone)]

@@ -50,19 +50,19 @@ pub(crate) fn parse_header(file: &str, bytes: &[u8]) -> Result<Header, WeightsEr
         return Err(invalid("it does not start with `{`".to_owned()));
     }
     let raw: RawHeader = serde_json::from_str(&text).map_err(|e| invalid(e.to_string()))?;
-    check(file, raw.0, start, size)
+    check(file, &raw.0, start, size)
 }
 
 /// Turns offsets into places in the file, with every sum and product checked.
 fn check(
     file: &str,
-    raw: Vec<(String, RawEntry)>,
+    raw: &[(String, RawEntry)],
     start: u64,
     size: u64,
 ) -> Result<Header, WeightsError> {
     let mut header = Header::with_capacity(raw.len());
     let mut spans: Vec<(u64, u64, &str)> = Vec::with_capacity(raw.len());
-    for (name, entry) in &raw {
+    for (name, entry) in raw {
         let invalid = |reason: String| WeightsError::Tensor {
             tensor: name.clone(),
             file: file.to_owned(),

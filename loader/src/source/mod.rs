@@ -11,8 +11,3 @@ mod tests;
 pub use checkpoint::{Checkpoint, find};
 pub use error::WeightsError;
 pub use safetensors::SafetensorsSource;
-
-#[cfg(test)]
-pub(crate) use header::{Header, parse_header};
-#[cfg(test)]
-pub(crate) use index::parse_index;

@@ -7,10 +7,11 @@ use minijinja::{Error, ErrorKind};
 
 use super::python;
 
-/// Nesting beyond which a value is refused, as serde_json does when it reads one.
+/// Nesting beyond which a value is refused, as `serde_json` does when it reads one.
 const MAX_DEPTH: usize = 128;
 
 /// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`
+#[expect(clippy::needless_pass_by_value, reason = "the form that the template engine calls")]
 pub(super) fn tojson(value: &Value, rest: Rest<Value>, kwargs: Kwargs) -> Result<String, Error> {
     let argument = |at: usize, name: &str| -> Result<Value, Error> {
         let named: Option<Value> = kwargs.get(name)?;
@@ -37,8 +38,8 @@ fn indentation(indent: &Value) -> Result<String, Error> {
     if let Some(text) = indent.as_str() {
         return Ok(text.to_owned());
     }
-    let spaces = i64::try_from(indent.clone())?.clamp(0, 64);
-    Ok(" ".repeat(spaces as usize))
+    let spaces = i64::try_from(indent.clone())?;
+    Ok(" ".repeat(usize::try_from(spaces).unwrap_or(0).min(64)))
 }
 
 fn separator(separators: &Value, at: usize) -> Result<String, Error> {
@@ -67,7 +68,7 @@ impl Dump {
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
                 let items = value.try_iter()?.collect::<Vec<_>>();
-                self.container('[', ']', items.iter(), |dump, item| dump.value(item))?;
+                self.container('[', ']', items.iter(), Dump::value)?;
             }
             ValueKind::Map => self.map(value)?,
             kind => {

@@ -1,8 +1,9 @@
 //! Chat templates: messages to prompt text, as HF transformers' `apply_chat_template` writes it.
 //!
 //! A template is a program that comes with a package. Its steps, its recursion and the size of its output are bounded
-//! here. The size of strings it builds on the way is not: the template engine has no such limit, and doubling a string
-//! forty times is forty steps. Templates of others are therefore rendered in a process with bounded memory.
+//! here. Three things are not, because the template engine has no limit for them, and each ends the process: a string
+//! doubled forty times in forty steps (out of memory), an expression of thousands of operators, and a value nested in
+//! itself (both overflow the stack). So templates of others are compiled and rendered in a worker with bounded memory.
 
 mod error;
 mod format;
@@ -57,7 +58,7 @@ pub struct ChatTemplate {
 }
 
 enum Kind {
-    Jinja { environment: Environment<'static>, content: ContentFormat, has_tool_use: bool },
+    Jinja { environment: Box<Environment<'static>>, content: ContentFormat, has_tool_use: bool },
     Format(format::PromptFormat),
 }
 
@@ -88,7 +89,10 @@ impl ChatTemplate {
         if !has(DEFAULT) {
             return Err(TemplateError::NoDefault { origin: text.origin.to_string() });
         }
-        Ok(Self { kind: Kind::Jinja { environment, content, has_tool_use }, special })
+        Ok(Self {
+            kind: Kind::Jinja { environment: Box::new(environment), content, has_tool_use },
+            special,
+        })
     }
 
     /// Renders a chat to the text that `PackageTokenizer::encode_chat` takes.
@@ -103,18 +107,18 @@ impl ChatTemplate {
         };
         let name = if has_tool_use && !tools.is_empty() { TOOL_USE } else { DEFAULT };
         // Fuel is a setting of an environment, and cloning one shares its templates.
-        let mut environment = environment.clone();
+        let mut environment = Environment::clone(environment);
         let items = (messages.len() + tools.len()) as u64;
         environment.set_fuel(Some(LIMITS.fuel + items.saturating_mul(LIMITS.fuel_per_item)));
         let now = input.unix_seconds;
         environment.add_function("strftime_now", move |format: &str| strftime(format, now));
         let messages = messages::prepare(messages, content)?;
-        let template = environment.get_template(name).map_err(|e| self.failure(&e, false))?;
+        let template = environment.get_template(name).map_err(|e| Self::failure(&e, false))?;
         let mut output = Bounded { bytes: Vec::new(), limit: LIMITS.rendered_bytes, full: false };
         let rendered =
             template.render_captured_to(self.context(messages, tools, input), &mut output);
         if let Err(e) = rendered {
-            return Err(self.failure(&e, output.full));
+            return Err(Self::failure(&e, output.full));
         }
         String::from_utf8(output.bytes).map_err(|_| TemplateError::Render {
             line: 0,
@@ -152,7 +156,7 @@ impl ChatTemplate {
         Value::from_pairs(variables)
     }
 
-    fn failure(&self, error: &Error, full: bool) -> TemplateError {
+    fn failure(error: &Error, full: bool) -> TemplateError {
         if full {
             return TemplateError::OutputTooLarge { limit: LIMITS.rendered_bytes };
         }

@@ -6,6 +6,8 @@ use crate::files::{PackageFiles, join};
 use crate::limits::LIMITS;
 use crate::metadata::{self, MetadataError, NamedTemplate, TokenizerConfig};
 
+const JSON: &str = "chat_template.json";
+
 /// Where a template was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TemplateOrigin {
@@ -61,7 +63,6 @@ pub fn select(
     if let Some(template) = files.read_text(&file, LIMITS.template_bytes)? {
         return Ok(Some(TemplateText::single(TemplateOrigin::JinjaFile, template)));
     }
-    const JSON: &str = "chat_template.json";
     if let Some(value) = metadata::read_object(files, directory, JSON)? {
         let templates = metadata::templates(&value["chat_template"]).filter(|t| !t.is_empty());
         let templates = templates.ok_or_else(|| MetadataError::Shape {

@@ -9,11 +9,11 @@ pub(super) fn without_generation_tags(source: &str) -> String {
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         out.push_str(before);
-        let Some(end) = tag.find("%}") else {
+        let Some(length) = tag[2..].find("%}") else {
             out.push_str(tag);
             return out;
         };
-        let (tag, after) = tag.split_at(end + 2);
+        let (tag, after) = tag.split_at(2 + length + 2);
         out.push_str(&replaced(tag));
         rest = after;
     }
