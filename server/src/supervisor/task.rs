@@ -13,7 +13,8 @@ use super::state::{PackageState, StateKind};
 use super::tracked::Tracked;
 use crate::error::ApiError;
 use crate::ipc::{
-    ErrorKind, Event, FromWorker, PROTOCOL_VERSION, RequestKey, ToWorker, Tokenized, WorkerError,
+    ErrorKind, Event, FrameError, FromWorker, PROTOCOL_VERSION, RequestKey, ToWorker, Tokenized,
+    WorkerError,
 };
 
 const PING_EVERY: Duration = Duration::from_millis(200);
@@ -177,7 +178,10 @@ impl Task {
                     heard = Instant::now();
                     match message {
                         Ok(message) => self.on_message(message),
-                        Err(crate::ipc::FrameError::Closed) => Some(Ended::Died(String::new())),
+                        // A worker that dies with pings unread resets the connection.
+                        Err(FrameError::Closed | FrameError::Io(_)) => {
+                            Some(Ended::Died(String::new()))
+                        }
                         Err(error) => Some(Ended::Died(error.to_string())),
                     }
                 }

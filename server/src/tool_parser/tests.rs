@@ -28,7 +28,9 @@ fn parse<'a>(chunks: impl IntoIterator<Item = &'a str>) -> Vec<Piece> {
     joined
 }
 
-const CASES: &[(&str, fn() -> Vec<Piece>)] = &[
+type Case = (&'static str, fn() -> Vec<Piece>);
+
+const CASES: &[Case] = &[
     ("plain <text> with < signs ", || vec![text("plain <text> with < signs ")]),
     (
         "I look.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": [1, \"é\"]}}\n</tool_call>",

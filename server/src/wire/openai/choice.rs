@@ -70,9 +70,12 @@ impl Splitter {
     }
 }
 
+/// Of the completion's id, from its random end; OpenAI takes ids of 40 characters at most.
+const CALL_ID_CHARS: usize = 24;
+
 /// An id that is the same whenever the same completion is rendered.
 pub(super) fn call_id(completion: &str, choice: usize, call: usize) -> String {
-    let unique = completion.rsplit('-').next().unwrap_or(completion);
+    let unique = &completion[completion.len().saturating_sub(CALL_ID_CHARS)..];
     format!("call_{unique}_{choice}_{call}")
 }
 

@@ -10,8 +10,6 @@ mod logprobs;
 mod messages;
 mod request;
 mod sampling;
-#[cfg(test)]
-mod tests;
 mod usage;
 
 pub(crate) use answer::Answer;
