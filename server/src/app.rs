@@ -35,6 +35,11 @@ impl App {
                 package
             })
             .collect();
+        Self::new(config, packages, tasks)
+    }
+
+    /// A node of packages that run already; their tasks are in `tasks`.
+    pub(crate) fn new(config: ServeConfig, packages: Vec<Package>, tasks: TaskTracker) -> Self {
         let (http_metrics, stopping) = (HttpMetrics::default(), CancellationToken::new());
         Self(Arc::new(Inner { config, packages, http_metrics, tasks, stopping }))
     }

@@ -97,7 +97,7 @@ async fn serve(args: &Args, config: Config) -> Result<ExitCode, CliError> {
         app.spawn(announce(package.clone(), args.json));
     }
     app.spawn(http::serve(app.clone(), listener));
-    stop_signal().await?;
+    stop_asked(&app).await?;
     terminal::note("draining; press Ctrl-C again to stop at once");
     tokio::select! {
         () = app.drain() => {}
@@ -107,6 +107,14 @@ async fn serve(args: &Args, config: Config) -> Result<ExitCode, CliError> {
         again = stop_signal() => again?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for a signal, or for a request over HTTP, to stop the node.
+pub(crate) async fn stop_asked(app: &App) -> Result<(), CliError> {
+    tokio::select! {
+        stopped = stop_signal() => stopped,
+        () = app.stopping().cancelled() => Ok(()),
+    }
 }
 
 /// Waits for Ctrl-C or SIGTERM.

@@ -18,14 +18,14 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::error::{ApiError, Fault, Retry};
-use crate::routes::ROUTES;
+use crate::routes::{ROUTES, cog};
 use crate::wire::openai::OpenAiError;
 
 pub(crate) use auth::Tenant;
 pub(crate) use body::json_object;
 pub use serve::serve;
 
-/// Every route of the node, behind authentication.
+/// Every route of the node, behind authentication. Call it on a runtime.
 pub fn router(app: App) -> Router {
     let mut router = Router::new();
     for route in ROUTES.iter().copied().flatten() {
@@ -33,6 +33,7 @@ pub fn router(app: App) -> Router {
             router = router.route(path, (route.handler)());
         }
     }
+    router = router.merge(cog::routes(&app));
     let keys = auth::Keys::new(&app.config().api_keys);
     let origins = origin::Policy::new(app.config());
     router

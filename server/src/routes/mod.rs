@@ -1,7 +1,9 @@
 //! The routes. Each file holds endpoints that belong together, and a table of them; the router,
-//! the documentation and the tests read the tables.
+//! the documentation and the tests read the tables. Cog's API has its own router, because it has
+//! its own errors and lies under every package.
 
 mod chat;
+pub(crate) mod cog;
 mod completions;
 mod docs;
 mod generation;

@@ -5,6 +5,8 @@ mod package;
 mod process;
 mod state;
 mod task;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tracked;
 
 pub use generation::{Events, Generation};

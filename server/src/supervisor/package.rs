@@ -92,6 +92,12 @@ impl Package {
     /// Starts the package's task, and with it the worker. The future is the task; its owner spawns
     /// it and waits for it at shutdown.
     pub fn start(spec: PackageSpec) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let (package, inbox, published) = Self::new(spec.clone());
+        (package, super::task::run(spec, inbox, published))
+    }
+
+    /// A package without a task: its commands, and what it publishes, are the caller's.
+    pub(super) fn new(spec: PackageSpec) -> (Self, mpsc::UnboundedReceiver<Command>, Published) {
         let first =
             PackageState::Loading { stage: crate::ipc::LoadStage::Inspecting, done: 0, total: 0 };
         let (state, state_read) = watch::channel(first);
@@ -100,7 +106,6 @@ impl Package {
         let (commands, inbox) = mpsc::unbounded_channel();
         let metrics = Arc::<PackageMetrics>::default();
         let published = Published { state, info, stats, metrics: Arc::clone(&metrics) };
-        let task = super::task::run(spec.clone(), inbox, published);
         let package = Self(Arc::new(Inner {
             spec,
             state: state_read,
@@ -112,7 +117,7 @@ impl Package {
             in_flight: Arc::default(),
             created: jiff::Timestamp::now().as_second(),
         }));
-        (package, task)
+        (package, inbox, published)
     }
 
     /// Name that clients use as `model`.
@@ -158,6 +163,11 @@ impl Package {
     /// Generations in flight, running and waiting.
     pub fn in_flight(&self) -> usize {
         self.0.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Generations that may be in flight.
+    pub fn max_in_flight(&self) -> usize {
+        self.0.spec.max_in_flight
     }
 
     /// Sequences that run at once, for capacity answers.

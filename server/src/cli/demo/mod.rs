@@ -61,7 +61,7 @@ async fn demo(args: &Args) -> Result<ExitCode, CliError> {
         return Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     terminal::result(lines_to_paste(client.base(), node.model()));
-    serve::stop_signal().await?;
+    serve::stop_asked(&node.app).await?;
     node.stop().await;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
