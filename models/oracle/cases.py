@@ -113,7 +113,14 @@ CASES = {
         rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64),
     ),
     "qwen2-gqa-tied": qwen2(
-        hidden_size=56, num_attention_heads=7, num_key_value_heads=1, tie_word_embeddings=True, sliding_window=9
+        hidden_size=56,
+        num_attention_heads=7,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+        # A window that is switched off.
+        use_sliding_window=False,
+        sliding_window=9,
+        max_window_layers=0,
     ),
     "qwen2-window": qwen2(
         num_hidden_layers=3, use_sliding_window=True, sliding_window=9, max_window_layers=1, num_key_value_heads=2
