@@ -141,7 +141,7 @@ def main():
     golden = []
     for file in sorted((HERE / "templates").glob("*.jinja")):
         template = file.read_text()
-        cases = CASES | ({"parts": PARTS} if file.stem == "parts_generation" else {})
+        cases = CASES | ({"parts": PARTS} if file.stem in ("parts_generation", "pinion_tiny") else {})
         for name, case in cases.items():
             # As `tool_use` among named templates it is never rendered without tools.
             if file.stem == "hermes_tool_use" and "tools" not in case:

@@ -75,8 +75,12 @@ fn open_beneath(root: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Er
     open_without_links(root, path, flags)
 }
 
-/// The same promise without `openat2`: every part is opened in turn and none may be a link.
-fn open_without_links(root: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+/// The same promise without `openat2`, kept by less: every part is opened in turn, and none may be a link.
+pub(super) fn open_without_links(
+    root: &OwnedFd,
+    path: &str,
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
     let mut parts = path.split('/').peekable();
     let mut at: Option<OwnedFd> = None;
     while let Some(part) = parts.next() {

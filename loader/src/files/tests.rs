@@ -59,6 +59,26 @@ fn links_lead_inside_the_package_or_nowhere() {
 }
 
 #[test]
+fn where_the_kernel_cannot_confine_an_open_no_link_is_followed() {
+    use rustix::fs::OFlags;
+    use rustix::io::Errno;
+    let (dir, _files) = package();
+    let root = dir.path().join("package");
+    symlink("../secret", root.join("out")).expect("links");
+    symlink("..", root.join("up")).expect("links");
+    symlink("a.txt", root.join("inside")).expect("links");
+    let root = beneath::open_root(&root).expect("opens");
+    let open = |path: &str| beneath::open_without_links(&root, path, OFlags::RDONLY).map(drop);
+    assert_eq!(open("a.txt"), Ok(()));
+    assert_eq!(open("sub/b.txt"), Ok(()));
+    assert_eq!(open("none"), Err(Errno::NOENT));
+    assert_eq!(open("a.txt/b.txt"), Err(Errno::NOTDIR));
+    for path in ["out", "up/secret", "inside"] {
+        assert_eq!(open(path), Err(Errno::XDEV), "{path}");
+    }
+}
+
+#[test]
 fn only_regular_files_are_opened_and_a_fifo_does_not_block() {
     let (dir, files) = package();
     let root = dir.path().join("package");
