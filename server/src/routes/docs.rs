@@ -20,7 +20,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         method: "GET",
-        paths: &["/openapi.json", "/docs/openapi.json"],
+        paths: &["/docs/openapi.json"],
         access: Access::Key,
         summary: "The routes, for programs.",
         body: None,
