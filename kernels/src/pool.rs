@@ -225,10 +225,11 @@ struct Line<T>(T);
 /// it. A worker enters by counting itself in, which succeeds only while the gate is open; what it
 /// then reads is the job of that gate. The caller closes the gate and waits until nobody is inside,
 /// so no worker holds the closure when `for_each` returns.
+#[derive(Default)]
 struct Shared {
     gate: Line<AtomicU64>,
     next_chunk: Line<AtomicUsize>,
-    job: UnsafeCell<Job>,
+    job: UnsafeCell<Option<Job>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     stop: AtomicBool,
 }
@@ -238,28 +239,15 @@ unsafe impl Sync for Shared {}
 // SAFETY: the pointer in `job` is followed only by that protocol.
 unsafe impl Send for Shared {}
 
-impl Default for Shared {
-    fn default() -> Self {
-        fn nothing(_: usize) {}
-        Self {
-            gate: Line::default(),
-            next_chunk: Line::default(),
-            job: UnsafeCell::new(Job { run: &nothing as *const Run, num_chunks: 0 }),
-            panic: Mutex::default(),
-            stop: AtomicBool::new(false),
-        }
-    }
-}
-
 impl Shared {
     /// Opens the gate to a new job. The caller holds the pool's job lock, and drops a [`Door`]
     /// before `run` ends.
     fn publish<'a>(&self, run: &'a (dyn Fn(usize) + Sync + 'a), num_chunks: usize) {
         // SAFETY: only the lifetime changes; `Door` keeps workers from outliving the borrow.
         let run =
-            unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + 'a), *const Run>(run) };
+            unsafe { std::mem::transmute::<&'a (dyn Fn(usize) + Sync + 'a), &'static Run>(run) };
         // SAFETY: the gate is closed and nobody is inside, see `Door`; one caller at a time.
-        unsafe { *self.job.get() = Job { run, num_chunks } };
+        unsafe { *self.job.get() = Some(Job { run: &raw const *run, num_chunks }) };
         self.next_chunk.0.store(0, Ordering::Relaxed);
         // Left over when the caller's own chunk panicked too.
         self.panic.lock().take();
@@ -324,7 +312,7 @@ impl Shared {
                 Ok(_) => {
                     *done = seen / NEXT_JOB;
                     // SAFETY: inside an open gate the job is not written.
-                    return Some(unsafe { *self.job.get() });
+                    return unsafe { *self.job.get() };
                 }
                 Err(found) => seen = found,
             }
@@ -344,9 +332,9 @@ impl Drop for Door<'_> {
         while gate.load(Ordering::Acquire) & INSIDE != 0 {
             // A worker may have lost its CPU in the middle of a chunk.
             if spins < 4096 {
-                std::hint::spin_loop()
+                std::hint::spin_loop();
             } else {
-                thread::yield_now()
+                thread::yield_now();
             }
             spins = spins.saturating_add(1);
         }

@@ -39,8 +39,9 @@ impl Kernel for SoftmaxTile<'_> {
         let (start, end) = (visible.start as u32, visible.end as u32);
         let mut greatest = [f32::NEG_INFINITY; LANES];
         for (key, score) in scores.iter_mut().enumerate() {
-            let key = key as u32;
-            *score = if (start <= key) & (key < end) { *score } else { f32::NEG_INFINITY };
+            // One comparison for both ends.
+            let seen = (key as u32).wrapping_sub(start) < end - start;
+            *score = if seen { *score } else { f32::NEG_INFINITY };
         }
         for part in scores.chunks_exact(LANES) {
             for (greatest, &score) in greatest.iter_mut().zip(part) {

@@ -164,7 +164,7 @@ fn head_widths_and_groups_of_real_models_match_the_reference() {
         for (groups, num_kv_heads) in [(1, 2), (3, 1), (4, 2), (7, 1), (64, 1)] {
             for dtype in [DType::F32, DType::BF16] {
                 let lens = vec![1, 70, 33];
-                World { head_dim, groups, num_kv_heads, dtype, lens, ..SMALL }
+                World { groups, num_kv_heads, head_dim, dtype, lens, ..SMALL }
                     .check_against_reference();
             }
         }
@@ -176,7 +176,7 @@ fn steps_of_any_size_give_the_same_bits_on_every_path() {
     for cpu in Cpu::all() {
         cpu.scope(|| {
             for (window, dtype) in [(None, DType::F32), (Some(20), DType::BF16)] {
-                let world = World { window, dtype, lens: vec![90, 5, 64], ..SMALL };
+                let world = World { dtype, window, lens: vec![90, 5, 64], ..SMALL };
                 world.check_invariance();
                 world.check_against_reference();
             }
@@ -186,7 +186,7 @@ fn steps_of_any_size_give_the_same_bits_on_every_path() {
 
 #[test]
 fn large_steps_are_shared_by_threads_without_a_trace() {
-    let world = World { head_dim: 64, num_kv_heads: 3, lens: vec![150, 40], ..SMALL };
+    let world = World { num_kv_heads: 3, head_dim: 64, lens: vec![150, 40], ..SMALL };
     for cpu in Cpu::all().chunks(2) {
         let run = |cpu: &Cpu| cpu.scope(|| world.whole(&PagedAttention)).iter().map(bits).collect();
         let [one, many]: [Vec<_>; 2] = [run(&cpu[0]), run(&cpu[1])];
@@ -196,7 +196,7 @@ fn large_steps_are_shared_by_threads_without_a_trace() {
 
 #[test]
 fn sequences_of_a_batch_do_not_see_each_other() {
-    let world = World { lens: vec![40, 17, 65, 3], window: Some(30), ..SMALL };
+    let world = World { window: Some(30), lens: vec![40, 17, 65, 3], ..SMALL };
     for (seq, whole) in world.whole(&PagedAttention).iter().enumerate() {
         let alone = world.step(&PagedAttention, &world.cache(), &[(seq, 0, world.lens[seq])]);
         assert!(bits(&alone[0]) == bits(whole), "sequence {seq}");

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::softmax::{Running, SoftmaxTile};
 use crate::cpu::{Cpu, Isa, Kernel};
-use crate::gemm::{self, CHUNK, Left, Panel, max_rows};
+use crate::gemm::{self, Ahead, CHUNK, Left, Panel, Right, max_rows};
 use crate::kv_cache::KvElement;
 
 /// Keys of one tile. Tiles start at multiples of it, counted from position 0, so that the order of
@@ -89,7 +89,7 @@ impl QueryTile {
             scores.fill(0.0);
             let values = &self.queries[rows.start * self.width..rows.end * self.width];
             let left = Left { values, rows: rows.len(), depth: self.head_dim };
-            gemm::accumulate::<1>(self.cpu.isa, left, (Panel::F32(&tile.keys), KEYS), scores);
+            gemm::accumulate::<1>(self.cpu.isa, left, cached(&tile.keys, KEYS), scores);
 
             let mut start = rows.start;
             while start < rows.end {
@@ -128,7 +128,7 @@ impl QueryTile {
             let values = &values[keys.start * self.width + chunk * CHUNK..];
             let start = self.place(rows.start, chunk);
             let sums = &mut self.sums[start..start + rows.len() * CHUNK];
-            gemm::accumulate::<1>(self.cpu.isa, left, (Panel::F32(values), self.width), sums);
+            gemm::accumulate::<1>(self.cpu.isa, left, cached(values, self.width), sums);
         }
     }
 
@@ -171,6 +171,11 @@ impl QueryTile {
             });
         }
     }
+}
+
+/// A right side that is in the cache already.
+fn cached(values: &[f32], stride: usize) -> Right<'_> {
+    Right { panel: Panel::F32(values), stride, ahead: Ahead::NOTHING }
 }
 
 /// Keys and values of one tile, widened to `f32`.

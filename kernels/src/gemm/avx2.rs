@@ -7,7 +7,7 @@ use std::arch::x86_64::{
     _mm256_slli_epi32, _mm256_storeu_ps,
 };
 
-use super::{CHUNK, PREFETCH, Tile};
+use super::{Ahead, CHUNK, LINE, Tile};
 use crate::packed::GROUP_ROWS;
 
 /// Rows whose sums of one group fill the registers.
@@ -40,7 +40,7 @@ pub(super) unsafe fn accumulate<const GROUPS: usize, const BF16: bool>(rows: usi
 /// `width` is the distance of two rows of the result.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn run<const ROWS: usize, const GROUPS: usize, const BF16: bool>(tile: Tile, width: usize) {
-    let Tile { a, depth, panel, stride, c } = tile;
+    let Tile { a, depth, panel, stride, ahead, c } = tile;
     let mut sums = [[[_mm256_setzero_ps(); 4]; GROUPS]; ROWS];
     // SAFETY: all pointers stay within the slices that `gemm::accumulate` checked: `a` up to depth
     // `depth - 1` of `ROWS` rows, `panel` up to column `depth - 1`, `c` up to `ROWS` rows.
@@ -54,7 +54,7 @@ unsafe fn run<const ROWS: usize, const GROUPS: usize, const BF16: bool>(tile: Ti
             let a = a.add(start * ROWS);
             for k in 0..CHUNK.min(depth - start) {
                 let column = panel.add((start + k) * stride);
-                prefetch::<GROUPS, BF16>(column);
+                prefetch(ahead, start + k);
                 for group in 0..GROUPS {
                     for half in 0..2 {
                         let (w, lanes) = load::<BF16>(column, group, half);
@@ -100,13 +100,11 @@ unsafe fn load<const BF16: bool>(
     }
 }
 
-/// Names addresses only, so it may run past the end.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn prefetch<const GROUPS: usize, const BF16: bool>(column: *const u32) {
-    let lines = if BF16 { GROUPS } else { 2 * GROUPS };
-    for line in 0..lines {
-        let ahead = column.wrapping_byte_add(PREFETCH + line * 64);
-        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+fn prefetch(ahead: Ahead, column: usize) {
+    let from = ahead.from.wrapping_add(column * ahead.step);
+    for line in (0..ahead.step).step_by(LINE) {
+        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(line).cast());
     }
 }

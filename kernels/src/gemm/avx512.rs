@@ -7,7 +7,7 @@ use std::arch::x86_64::{
     _mm512_slli_epi32, _mm512_storeu_ps,
 };
 
-use super::{CHUNK, PREFETCH, Tile};
+use super::{Ahead, CHUNK, LINE, Tile};
 use crate::packed::GROUP_ROWS;
 
 /// Rows that fill the registers with sums of `groups` groups of lanes.
@@ -42,7 +42,7 @@ pub(super) unsafe fn accumulate<const GROUPS: usize, const BF16: bool>(rows: usi
 
 #[target_feature(enable = "avx512f")]
 unsafe fn run<const ROWS: usize, const GROUPS: usize, const BF16: bool>(tile: Tile) {
-    let Tile { a, depth, panel, stride, c } = tile;
+    let Tile { a, depth, panel, stride, ahead, c } = tile;
     let mut sums = [[[_mm512_setzero_ps(); 2]; GROUPS]; ROWS];
     // SAFETY: all pointers stay within the slices that `gemm::accumulate` checked: `a` up to depth
     // `depth - 1` of `ROWS` rows, `panel` up to column `depth - 1`, `c` up to `ROWS` rows.
@@ -57,15 +57,17 @@ unsafe fn run<const ROWS: usize, const GROUPS: usize, const BF16: bool>(tile: Ti
             let a = a.add(start * ROWS);
             for k in 0..CHUNK.min(depth - start) {
                 let column = panel.add((start + k) * stride);
-                if GROUPS > 1 {
-                    prefetch::<GROUPS, BF16>(column);
+                prefetch(ahead, start + k);
+                // All weights before all rows: with 24 sums there is one register left for `x`.
+                let mut weights = [[_mm512_setzero_ps(); 2]; GROUPS];
+                for (group, weights) in weights.iter_mut().enumerate() {
+                    *weights = load::<BF16>(column, group);
                 }
-                for group in 0..GROUPS {
-                    let w = load::<BF16>(column, group);
-                    for (row, sums) in sums.iter_mut().enumerate() {
-                        let x = _mm512_set1_ps(*a.add(row * CHUNK + k));
-                        sums[group][0] = _mm512_fmadd_ps(x, w[0], sums[group][0]);
-                        sums[group][1] = _mm512_fmadd_ps(x, w[1], sums[group][1]);
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let x = _mm512_set1_ps(*a.add(row * CHUNK + k));
+                    for (sums, w) in sums.iter_mut().zip(&weights) {
+                        sums[0] = _mm512_fmadd_ps(x, w[0], sums[0]);
+                        sums[1] = _mm512_fmadd_ps(x, w[1], sums[1]);
                     }
                 }
             }
@@ -97,13 +99,11 @@ unsafe fn load<const BF16: bool>(column: *const u32, group: usize) -> [__m512; 2
     }
 }
 
-/// Names addresses only, so it may run past the end.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn prefetch<const GROUPS: usize, const BF16: bool>(column: *const u32) {
-    let lines = if BF16 { GROUPS } else { 2 * GROUPS };
-    for line in 0..lines {
-        let ahead = column.wrapping_byte_add(PREFETCH + line * 64);
-        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+fn prefetch(ahead: Ahead, column: usize) {
+    let from = ahead.from.wrapping_add(column * ahead.step);
+    for line in (0..ahead.step).step_by(LINE) {
+        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(line).cast());
     }
 }

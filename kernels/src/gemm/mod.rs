@@ -21,9 +21,9 @@ use crate::packed::GROUP_ROWS;
 /// a single row is packed as it is.
 pub(crate) const CHUNK: usize = 32;
 
-/// How far ahead of the multiplication weights are fetched, in bytes.
+/// Bytes of a cache line.
 #[cfg(target_arch = "x86_64")]
-const PREFETCH: usize = 2048;
+const LINE: usize = 64;
 
 /// Right-hand values `[depth][lanes]`, `stride` values apart.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,31 @@ pub(crate) enum Panel<'a> {
     F32(&'a [f32]),
     /// Words of two `bf16` each, in the order of [`crate::packed`].
     Bf16(&'a [u32]),
+}
+
+/// Right-hand side of a product.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Right<'a> {
+    /// The values.
+    pub(crate) panel: Panel<'a>,
+    /// Distance of two columns in elements of the panel.
+    pub(crate) stride: usize,
+    /// What to fetch meanwhile.
+    pub(crate) ahead: Ahead,
+}
+
+/// Memory to fetch into the cache while computing: `step` bytes with each column.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead {
+    /// Any address: nothing is read.
+    pub(crate) from: *const u8,
+    /// Zero for nothing.
+    pub(crate) step: usize,
+}
+
+impl Ahead {
+    /// Fetches nothing.
+    pub(crate) const NOTHING: Self = Self { from: std::ptr::null(), step: 0 };
 }
 
 /// Left-hand rows, packed by [`CHUNK`].
@@ -53,16 +78,16 @@ impl Left<'_> {
     }
 }
 
-/// Computes `c += left * panel` for `32 * GROUPS` lanes, where `GROUPS` is 1 or 2.
+/// Computes `c += left * right` for `32 * GROUPS` lanes, where `GROUPS` is 1 or 2.
 ///
-/// `stride` is the distance of two columns in the elements of `panel`; `c` is
-/// `[rows][32 * GROUPS]`.
+/// `c` is `[rows][32 * GROUPS]`.
 pub(crate) fn accumulate<const GROUPS: usize>(
     isa: Isa,
     left: Left<'_>,
-    (panel, stride): (Panel<'_>, usize),
+    right: Right<'_>,
     c: &mut [f32],
 ) {
+    let Right { panel, stride, .. } = right;
     if left.rows == 0 || left.depth == 0 {
         return;
     }
@@ -80,10 +105,11 @@ pub(crate) fn accumulate<const GROUPS: usize>(
         depth: left.depth,
         panel,
         stride,
+        ahead: right.ahead,
         c: c.as_mut_ptr(),
     };
     match (isa.path(), panel) {
-        (Path::Portable, _) => portable::accumulate::<GROUPS>(left, (panel, stride), c),
+        (Path::Portable, _) => portable::accumulate::<GROUPS>(left, right, c),
         // SAFETY: the instructions were detected, and the sizes were checked above.
         #[cfg(target_arch = "x86_64")]
         (Path::Avx2, Panel::F32(w)) => unsafe {
@@ -127,5 +153,6 @@ struct Tile {
     depth: usize,
     panel: *const u32,
     stride: usize,
+    ahead: Ahead,
     c: *mut f32,
 }

@@ -1,6 +1,6 @@
 //! The product in plain Rust, which compilers vectorize for any processor.
 
-use super::{CHUNK, Left, Panel};
+use super::{CHUNK, Left, Panel, Right};
 use crate::math::{PORTABLE_FUSES, mul_add};
 use crate::packed::GROUP_ROWS;
 
@@ -8,7 +8,7 @@ pub(super) const MAX_ROWS: usize = 1;
 
 pub(super) fn accumulate<const GROUPS: usize>(
     left: Left<'_>,
-    (panel, stride): (Panel<'_>, usize),
+    Right { panel, stride, .. }: Right<'_>,
     c: &mut [f32],
 ) {
     for row in 0..left.rows {

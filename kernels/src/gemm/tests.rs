@@ -33,6 +33,10 @@ fn to_words(values: &[f32]) -> Vec<u32> {
     values.chunks_exact(GROUP_ROWS).flat_map(group).collect()
 }
 
+fn right(panel: Panel<'_>, stride: usize) -> Right<'_> {
+    Right { panel, stride, ahead: Ahead::NOTHING }
+}
+
 fn check<const GROUPS: usize>() {
     let width = GROUPS * GROUP_ROWS;
     for isa in Isa::available() {
@@ -48,7 +52,7 @@ fn check<const GROUPS: usize>() {
                 let run = |panel, stride| {
                     let mut c = start.clone();
                     let left = Left { values: &packed, rows, depth };
-                    accumulate::<GROUPS>(isa, left, (panel, stride), &mut c);
+                    accumulate::<GROUPS>(isa, left, right(panel, stride), &mut c);
                     c
                 };
                 let found = run(Panel::F32(&w), stride);
@@ -85,7 +89,7 @@ fn vector_paths_agree_bit_for_bit() {
         let mut c = vec![0f32; rows.len() * 64];
         let packed = pack(rows);
         let left = Left { values: &packed, rows: rows.len(), depth };
-        accumulate::<2>(isa, left, (Panel::F32(&w), 64), &mut c);
+        accumulate::<2>(isa, left, right(Panel::F32(&w), 64), &mut c);
         c.into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };
     let rows: Vec<_> = (0..3).map(|row| values(row, depth)).collect();
@@ -96,11 +100,11 @@ fn vector_paths_agree_bit_for_bit() {
 
 #[test]
 fn incomplete_operands_are_refused() {
-    let run = |left: usize, right: usize, result: usize| {
-        let (a, w, mut c) = (vec![0f32; left], vec![0f32; right], vec![0f32; result]);
+    let run = |left: usize, weights: usize, result: usize| {
+        let (a, w, mut c) = (vec![0f32; left], vec![0f32; weights], vec![0f32; result]);
         let left = Left { values: &a, rows: 1, depth: 40 };
         std::panic::catch_unwind(move || {
-            accumulate::<1>(Isa::detected(), left, (Panel::F32(&w), 32), &mut c);
+            accumulate::<1>(Isa::detected(), left, right(Panel::F32(&w), 32), &mut c);
         })
         .is_ok()
     };

@@ -93,7 +93,7 @@ fn wrong_writes_are_refused() {
         (rows(2, 0.0), good.clone(), 0, 0, "k must be f32 [1, 3, 5]"),
         (good.clone(), good.to_dtype(DType::F64).unwrap(), 0, 0, "v must be f32"),
         (good.clone(), good.clone(), 24, 0, "24 slots: 24"),
-        (good.clone(), good.clone(), 0, 2, "2 layers: 2"),
+        (good.clone(), good, 0, 2, "2 layers: 2"),
     ] {
         let error = cache.store(layer, &k, &v, &[slot]).unwrap_err().to_string();
         assert!(error.contains(expected), "`{error}` does not say `{expected}`");

@@ -9,7 +9,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape
 use super::check_dtype;
 use crate::PackedTensor;
 use crate::cpu::Cpu;
-use crate::gemm::{self, CHUNK, Left, max_rows};
+use crate::gemm::{self, Ahead, CHUNK, Left, Panel, max_rows};
 use crate::packed::{GROUP_ROWS, PANEL_ROWS};
 use crate::pool::Parts;
 use crate::view::{Rows, dense_rows, f32_slice};
@@ -20,9 +20,12 @@ const GROUPS: usize = PANEL_ROWS / GROUP_ROWS;
 /// Rows that meet a panel while it is in the cache.
 const BLOCK_ROWS: usize = 96;
 
-/// Bytes of a panel that are used up by all rows of a block before the next: a quarter of a
-/// usual second-level cache. Sums are carried on exactly, so this changes no result.
-const BLOCK_BYTES: usize = 512 << 10;
+/// Bytes of a panel that all rows of a block use before the next: they stay in the first-level
+/// cache. Sums are carried on exactly, so this changes no result.
+const BLOCK_BYTES: usize = 32 << 10;
+
+/// How far ahead of itself a single tile fetches weights, in bytes.
+const FETCH_DISTANCE: usize = 2 << 10;
 
 /// `x` `[n, in]` f32 times `weight` `[out, in]`, transposed, plus `bias` `[out]` f32: `[n, out]`.
 ///
@@ -174,16 +177,30 @@ impl<'a> Tiles<'a> {
         let block_depth = BLOCK_BYTES / (PANEL_ROWS * weight.kind().size_in_bytes());
         for start in (0..self.depth).step_by(block_depth) {
             let depth = block_depth.min(self.depth - start);
-            let columns = weight.panel(panel, start..start + depth);
+            let mut right = weight.panel(panel, start..start + depth);
             for tile in tiles.clone() {
+                right.ahead = fetch_ahead(right.panel, tile - tiles.start, tiles.len());
                 let (first, end) = (self.first_row(tile), self.first_row(tile + 1));
                 let rows = end - first;
                 let values = &self.values[first * self.padded_depth + start * rows..];
                 let left = Left { values, rows, depth };
                 let sums = &mut sums[(first - base) * PANEL_ROWS..(end - base) * PANEL_ROWS];
-                gemm::accumulate::<GROUPS>(cpu.isa, left, columns, sums);
+                gemm::accumulate::<GROUPS>(cpu.isa, left, right, sums);
             }
         }
         sums
     }
+}
+
+/// What a tile fetches while it works on a block of weights.
+///
+/// One tile alone is bound by memory and fetches a little ahead of itself. Several tiles share the
+/// fetching of the next block, so that memory never waits for arithmetic.
+fn fetch_ahead(block: Panel<'_>, tile: usize, num_tiles: usize) -> Ahead {
+    let (from, bytes, column_bytes) = match block {
+        Panel::F32(values) => (values.as_ptr().cast::<u8>(), size_of_val(values), 4 * PANEL_ROWS),
+        Panel::Bf16(words) => (words.as_ptr().cast::<u8>(), size_of_val(words), 2 * PANEL_ROWS),
+    };
+    let distance = if num_tiles == 1 { FETCH_DISTANCE } else { bytes + bytes * tile / num_tiles };
+    Ahead { from: from.wrapping_add(distance), step: column_bytes / num_tiles }
 }

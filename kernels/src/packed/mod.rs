@@ -19,7 +19,7 @@ use std::ops::Range;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use half::bf16;
 
-use crate::gemm::Panel;
+use crate::gemm::{Ahead, Panel, Right};
 
 pub use storage::{AlignedBytes, Storage};
 pub use weight_type::WeightType;
@@ -161,8 +161,8 @@ impl PackedTensor {
         self.unpack()?.flatten_all()
     }
 
-    /// Some columns of panel `index`, and their distance in elements.
-    pub(crate) fn panel(&self, index: usize, cols: Range<usize>) -> (Panel<'_>, usize) {
+    /// Some columns of panel `index`.
+    pub(crate) fn panel(&self, index: usize, cols: Range<usize>) -> Right<'_> {
         let stride = self.kind.column_words();
         let base = index * self.cols;
         let words = (base + cols.start) * stride..(base + cols.end) * stride;
@@ -170,7 +170,7 @@ impl PackedTensor {
             WeightType::F32 => Panel::F32(&self.storage.floats()[words]),
             WeightType::Bf16 => Panel::Bf16(&self.storage.words()[words]),
         };
-        (panel, stride)
+        Right { panel, stride, ahead: Ahead::NOTHING }
     }
 
     /// Writes row `row` to `values`, which has `cols` elements.
