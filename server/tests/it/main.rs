@@ -1,4 +1,4 @@
-//! The node over HTTP, with a worker that follows a script.
+//! The node over HTTP, with a worker that follows a script, and the whole program with real ones.
 
 mod auth;
 mod chat;
@@ -7,6 +7,7 @@ mod faults;
 mod invalid;
 mod node;
 mod node_routes;
+mod process;
 mod serving;
 mod streams;
 mod worker;
