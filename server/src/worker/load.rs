@@ -14,9 +14,9 @@ use pinion_loader::{LoadOptions, LoadedPackage, PackageFiles, Progress};
 use pinion_models::ModelSpec;
 use tokio::sync::mpsc::{Receiver, channel};
 
-use super::memory;
 use super::prepare::Prompts;
 use super::{Outbox, package_error};
+use super::{memory, sandbox};
 use crate::ipc::{
     ErrorKind, FromWorker, LoadRequest, LoadStage, ModelInfo, PackageSource, WorkerError,
 };
@@ -59,9 +59,15 @@ pub(super) fn load(request: &LoadRequest, outbox: &Outbox) -> Result<Loaded, Wor
         device: device.clone(),
         max_model_len: request.max_model_len.map(|len| len as usize),
     };
+    if let Some(used) = memory::data_bytes() {
+        let needed =
+            memory::loading_bytes(&request.source).saturating_add(request.memory_headroom_bytes);
+        sandbox::limit_memory_for_now(used, needed);
+    }
     let package = pinion_loader::load(&files, &options, &progress(outbox))
         .map_err(|e| package_error(e.code(), e.to_string(), e.hint()))?;
     outbox.send(&FromWorker::Loading { stage: LoadStage::Warming, done: 0, total: 0 });
+    sandbox::lift_memory_limit();
     serve(package, request, device, started)
 }
 

@@ -7,7 +7,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
 };
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::ipc::{LoadRequest, PackageSource};
 
@@ -36,8 +36,23 @@ pub(super) fn limit_memory(used: u64, headroom: u64) {
     limit(Resource::Data, used.saturating_add(headroom));
 }
 
+/// The same for a while: `lift_memory_limit` ends it.
+pub(super) fn limit_memory_for_now(used: u64, headroom: u64) {
+    let maximum = getrlimit(Resource::Data).maximum;
+    set(Resource::Data, Rlimit { current: Some(used.saturating_add(headroom)), maximum });
+}
+
+/// Ends `limit_memory_for_now`.
+pub(super) fn lift_memory_limit() {
+    let maximum = getrlimit(Resource::Data).maximum;
+    set(Resource::Data, Rlimit { current: maximum, maximum });
+}
+
 fn limit(resource: Resource, bytes: u64) {
-    let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    set(resource, Rlimit { current: Some(bytes), maximum: Some(bytes) });
+}
+
+fn set(resource: Resource, limit: Rlimit) {
     if let Err(error) = setrlimit(resource, limit) {
         tracing::warn!("{resource:?} is not limited: {error}");
     }

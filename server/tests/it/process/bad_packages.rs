@@ -140,10 +140,7 @@ async fn a_node_with_a_bad_package_says_so_and_serves_the_others() {
     let good_path = good.path().with_file_name("good");
     std::fs::rename(good.path(), &good_path).unwrap();
     let node = Node::start(&[&bad.name(), good_path.to_str().unwrap()]);
-    node.until("answering", async || {
-        node.chat("good", "Hello").await.0 == StatusCode::OK
-    })
-    .await;
+    node.until("answering", async || node.chat("good", "Hello").await.0 == StatusCode::OK).await;
     node.line_with("mine: error: ");
     let (status, answer) = node.chat("mine", "Hello").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
@@ -157,7 +154,8 @@ async fn a_node_with_a_bad_package_says_so_and_serves_the_others() {
 async fn a_prompt_that_does_not_fit_is_refused_with_both_lengths() {
     let node = Node::ready(&["--max-model-len", "64"]).await;
     let long = "Say: river ".repeat(100);
-    let (status, answer) = node.post("/v1/chat/completions", &chat_body("pinion-tiny", &long)).await;
+    let (status, answer) =
+        node.post("/v1/chat/completions", &chat_body("pinion-tiny", &long)).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
     assert_eq!(answer["error"]["code"], "context_length_exceeded");
     assert!(answer["error"]["message"].as_str().unwrap().contains("64"), "{answer}");

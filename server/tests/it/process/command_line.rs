@@ -68,11 +68,11 @@ fn the_configuration_is_shown_with_its_origins_and_without_secrets() {
 
 #[test]
 fn a_prediction_runs_from_the_command_line() {
-    let (code, text, log) =
-        run(&["run", "-i", "prompt=Count from 1 to 5.", "-i", "temperature=0"]);
+    let (code, text, log) = run(&["run", "-i", "prompt=Count from 1 to 5.", "-i", "temperature=0"]);
     assert_eq!((code, text.trim()), (0, "1 2 3 4 5"), "{log}");
     assert!(log.contains("native backend, because"), "{log}");
-    let (code, text, _) = run(&["run", "--json", "-i", "prompt=Count from 1 to 5.", "-i", "temperature=0"]);
+    let (code, text, _) =
+        run(&["run", "--json", "-i", "prompt=Count from 1 to 5.", "-i", "temperature=0"]);
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((code, &json["output"]), (0, &"1 2 3 4 5".into()));
     assert!(json["metrics"]["output_token_count"].as_u64().unwrap() > 4, "{json}");

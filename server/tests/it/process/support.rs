@@ -102,9 +102,8 @@ impl Node {
     pub(crate) fn workers(&self) -> HashSet<u32> {
         let id = self.child.id();
         let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap();
-        let children = tasks.filter_map(|task| {
-            fs::read_to_string(task.ok()?.path().join("children")).ok()
-        });
+        let children =
+            tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
         let ids: Vec<String> = children.collect();
         ids.iter().flat_map(|ids| ids.split_whitespace()).map(|id| id.parse().unwrap()).collect()
     }
@@ -209,6 +208,8 @@ impl Package {
     }
 
     pub(crate) fn template(&self, template: &str) -> &Self {
-        self.edit("weights/tokenizer_config.json", |config| config["chat_template"] = template.into())
+        self.edit("weights/tokenizer_config.json", |config| {
+            config["chat_template"] = template.into()
+        })
     }
 }

@@ -5,6 +5,10 @@ use serde_json::json;
 
 use super::support::{Node, Package, chat_body, signal};
 
+/// A template of a few bytes that takes all the memory there is.
+const DOUBLING: &str = "{% set ns = namespace(x='ab') %}{% for i in range(40) %}\
+                        {% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}";
+
 /// A request that runs until it is stopped.
 fn endless(model: &str) -> serde_json::Value {
     let mut body = chat_body(model, "Count from 1 to 200.");
@@ -70,19 +74,17 @@ async fn a_frozen_worker_is_reported_before_it_is_killed_and_may_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_runs_out_of_memory_ends_alone() {
     let greedy = Package::starter();
-    greedy.template(
-        "{% set ns = namespace(x='ab') %}{% for i in range(40) %}{% set ns.x = ns.x ~ ns.x %}\
-         {% endfor %}{{ ns.x }}",
-    );
+    greedy.template(&format!(
+        "{{% if 'boom' in messages[-1].content %}}{DOUBLING}{{% endif %}}{{{{ messages[-1].content }}}}"
+    ));
     let modest = Package::starter();
     std::fs::rename(modest.path(), modest.path().with_file_name("modest")).unwrap();
     let modest_name = modest.path().with_file_name("modest");
     let packages = [greedy.name(), modest_name.to_str().unwrap().to_owned()];
-    let node =
-        Node::ready(&[&packages[0], &packages[1], "--worker-headroom", "256MiB"]).await;
+    let node = Node::ready(&[&packages[0], &packages[1], "--worker-headroom", "256MiB"]).await;
     let workers = node.workers();
     let mut neighbour = node.open("/v1/chat/completions", &endless("modest")).await;
-    let (status, answer) = node.chat("mine", "Hello").await;
+    let (status, answer) = node.chat("mine", "boom").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
     assert_eq!(answer["error"]["code"], "worker_crashed", "{answer}");
     assert!(neighbour.chunk().await.unwrap().is_some());
@@ -92,9 +94,22 @@ async fn a_worker_that_runs_out_of_memory_ends_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_package_that_always_ends_its_worker_is_given_up() {
+    let package = Package::starter();
+    package.template(DOUBLING);
+    let node = Node::start(&[&package.name(), "--worker-headroom", "256MiB"]);
+    node.line_with("the worker died");
+    node.line_with("mine: error: ");
+    let (status, answer) = node.chat("mine", "Hello").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
+    assert_eq!(answer["error"]["code"], "model_failed", "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_template_that_loops_is_ended_and_the_worker_lives() {
     let package = Package::starter();
-    package.template("{% for i in range(9000) %}{% for j in range(9000) %}{% endfor %}{% endfor %}");
+    package
+        .template("{% for i in range(9000) %}{% for j in range(9000) %}{% endfor %}{% endfor %}");
     let node = Node::ready(&[&package.name()]).await;
     let worker = node.worker();
     let (status, answer) = node.chat("mine", "Hello").await;
