@@ -12,20 +12,17 @@ pub fn generation(
     seed: u64,
 ) -> Result<(Prompt, GenerationParams), InputError> {
     let system = inputs.system_prompt.as_deref().filter(|text| !text.is_empty());
-    let prompt = match &inputs.prompt_template {
-        Some(template) => {
-            Prompt::Text(render_template(template, &inputs.prompt, system.unwrap_or_default())?)
-        }
-        None => {
-            let system = system.map(|text| json!({ "role": "system", "content": text }));
-            let user = json!({ "role": "user", "content": inputs.prompt });
-            let messages: Vec<_> = system.into_iter().chain([user]).collect();
-            Prompt::Chat {
-                messages: serde_json::Value::Array(messages).to_string(),
-                tools: None,
-                template_kwargs: None,
-                plain_fallback: true,
-            }
+    let prompt = if let Some(template) = &inputs.prompt_template {
+        Prompt::Text(render_template(template, &inputs.prompt, system.unwrap_or_default())?)
+    } else {
+        let system = system.map(|text| json!({ "role": "system", "content": text }));
+        let user = json!({ "role": "user", "content": inputs.prompt });
+        let messages: Vec<_> = system.into_iter().chain([user]).collect();
+        Prompt::Chat {
+            messages: serde_json::Value::Array(messages).to_string(),
+            tools: None,
+            template_kwargs: None,
+            plain_fallback: true,
         }
     };
     let params = GenerationParams {

@@ -21,7 +21,7 @@ Ctrl-C           stop the answer";
 
 /// Talks to a model in the terminal: a package, or a URL of any OpenAI endpoint.
 ///
-/// Example: pinion chat http://127.0.0.1:8080
+/// Example: `pinion chat http://127.0.0.1:8080`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A package directory or http URL; the built-in pinion-tiny if there is none.

@@ -11,7 +11,7 @@ use crate::config::Flags;
 
 /// Checks a package: its cog.yaml, its backend, and that it loads and computes.
 ///
-/// Example: pinion check ./my-model --strict-cog
+/// Example: `pinion check ./my-model --strict-cog`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The package directory.

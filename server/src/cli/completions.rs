@@ -9,7 +9,7 @@ use super::CliError;
 
 /// Prints completions for a shell.
 ///
-/// Example: pinion completions bash > /etc/bash_completion.d/pinion
+/// Example: `pinion completions bash > /etc/bash_completion.d/pinion`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The shell.

@@ -8,7 +8,7 @@ use super::{CliError, terminal};
 
 /// Makes a package directory with a cog.yaml that says what goes where.
 ///
-/// Example: pinion init ./my-model
+/// Example: `pinion init ./my-model`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where; made if it is not there.

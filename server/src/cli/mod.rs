@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help that cannot be printed has no reader.
             let _ = error.print();
-            return ExitCode::from(error.exit_code() as u8);
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
     terminal::init_tracing();

@@ -15,7 +15,7 @@ use crate::supervisor::Package;
 
 /// Runs one prediction and streams its output; takes the same inputs as `cog run`.
 ///
-/// Example: pinion run ./my-model -i prompt="Count from 1 to 5." -i temperature=0
+/// Example: `pinion run ./my-model -i prompt="Count from 1 to 5." -i temperature=0`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The package directory; the built-in pinion-tiny if there is none.

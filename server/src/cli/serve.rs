@@ -14,7 +14,7 @@ use crate::supervisor::{Package, PackageState, StateKind};
 
 /// Serves packages over HTTP; the built-in pinion-tiny if none is named.
 ///
-/// Example: pinion serve ./my-model --listen 127.0.0.1:9000
+/// Example: `pinion serve ./my-model --listen 127.0.0.1:9000`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Package directories, each with a cog.yaml.

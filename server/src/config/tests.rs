@@ -70,6 +70,6 @@ fn an_open_address_needs_a_key_or_the_word() {
 fn secrets_are_not_shown() {
     let flags = Flags(vec![("api-key", "sk-very-secret".to_owned())]);
     let resolved = resolve(&flags, &none, None).unwrap();
-    let shown: String = resolved.rows().map(|row| format!("{} {}\n", row.0, row.1)).collect();
-    assert!(shown.contains("api-key (set)") && !shown.contains("very-secret"), "{shown}");
+    let shown = resolved.rows().find(|row| row.0 == "api-key").unwrap().1;
+    assert_eq!(shown, "(set)");
 }

@@ -25,7 +25,9 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     if !(number.is_finite() && 0.0 <= number) {
         return Err("expected a size that is not negative".to_owned());
     }
-    Ok((number * unit as f64) as u64)
+    #[expect(clippy::cast_sign_loss, reason = "it was checked")]
+    let bytes = (number * unit as f64) as u64;
+    Ok(bytes)
 }
 
 /// `250ms`, `3s`, `2m`, `1h`, or seconds.

@@ -23,8 +23,8 @@ use crate::ipc::{
 
 /// Tokens in a KV block.
 const BLOCK_SIZE: usize = 16;
-/// Largest part of the free memory that the KV cache takes when nobody says how much.
-const KV_SHARE: f64 = 0.4;
+/// Percent of the free memory that the KV cache takes at most when nobody says how much.
+const KV_PERCENT: u64 = 40;
 /// Least time between two progress messages.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 /// Step outputs that may wait for the output thread before the engine does.
@@ -92,7 +92,7 @@ fn serve(
         prefix_cache: request.prefix_cache,
     };
     let scheduler = Scheduler::new(config, BlockPool::new(kv_spec.num_blocks, BLOCK_SIZE));
-    let attention = Box::new(PagedAttention::default());
+    let attention = Box::new(PagedAttention);
     let parts = EngineParts { model, kv, attention, scheduler, device };
     let (engine, handle) =
         Engine::new(parts).map_err(|e| package_error("engine_mismatch", e.to_string(), None))?;
@@ -110,8 +110,8 @@ fn serve(
         architecture: package.architecture,
         dtype: package.dtype,
         device: pinion_kernels::cpu::describe(),
-        num_parameters: spec.num_parameters as u64,
-        weight_bytes: spec.weight_bytes as u64,
+        num_parameters: spec.num_parameters,
+        weight_bytes: spec.weight_bytes,
         max_model_len: spec.max_model_len as u32,
         max_num_seqs: request.max_num_seqs,
         block_size: BLOCK_SIZE as u32,
@@ -163,12 +163,10 @@ fn kv_spec(spec: &ModelSpec, request: &LoadRequest) -> Result<KvCacheSpec, Worke
     let blocks_of_one = spec.max_model_len.div_ceil(BLOCK_SIZE);
     let wanted = blocks_of_one.saturating_mul(request.max_num_seqs as usize);
     let block_bytes = kv.block_bytes().max(1) as u64;
+    let share = || memory::available_bytes().map_or(u64::MAX, |free| free / 100 * KV_PERCENT);
     let blocks = match request.kv_cache_bytes {
         Some(bytes) => (bytes / block_bytes) as usize,
-        None => {
-            let free = memory::available_bytes().unwrap_or(u64::MAX) as f64 * KV_SHARE;
-            wanted.min((free / block_bytes as f64) as usize)
-        }
+        None => wanted.min((share() / block_bytes) as usize),
     };
     if blocks < 2 {
         let message = format!(

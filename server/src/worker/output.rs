@@ -39,7 +39,7 @@ pub(super) fn start(
             for output in step.outputs {
                 let key = output.id.0;
                 let Some(Sequence::Active(active)) = running.get_mut(&key) else { continue };
-                let last = active.render(output, &mut events, &engine);
+                let last = active.render(&output, &mut events, &engine);
                 if last {
                     running.remove(&key);
                 }
@@ -57,7 +57,7 @@ impl Active {
     /// Appends the events of one output; true after the final one.
     fn render(
         &mut self,
-        output: SequenceOutput,
+        output: &SequenceOutput,
         events: &mut Vec<(RequestKey, Event)>,
         engine: &EngineHandle,
     ) -> bool {
@@ -70,7 +70,7 @@ impl Active {
             let Usage { prompt_tokens, cached_tokens, .. } = self.usage;
             events.push((key, Event::Started { prompt_tokens, cached_tokens }));
         }
-        let result = self.render_token(&output, engine);
+        let result = self.render_token(output, engine);
         let (text, token_ids, logprobs, reason) = match result {
             Ok(rendered) => rendered,
             Err(error) => {

@@ -47,31 +47,24 @@ pub(super) struct Preparers {
     started: Arc<[Mutex<Option<Instant>>; THREADS]>,
 }
 
-struct Preparer {
-    prompts: Arc<Prompts>,
-    engine: EngineHandle,
-    sequences: Sequences,
-    outbox: Outbox,
+/// One preparing thread, and what it works with.
+#[derive(Clone)]
+pub(super) struct Preparer {
+    pub(super) prompts: Arc<Prompts>,
+    pub(super) engine: EngineHandle,
+    pub(super) sequences: Sequences,
+    pub(super) outbox: Outbox,
 }
 
 impl Preparers {
-    pub(super) fn start(
-        prompts: Arc<Prompts>,
-        engine: EngineHandle,
-        sequences: Sequences,
-        outbox: Outbox,
-    ) -> io::Result<Self> {
+    /// Starts threads that are like `preparer`.
+    pub(super) fn start(preparer: &Preparer) -> io::Result<Self> {
         let (jobs, queue) = channel();
         let queue: Arc<Mutex<Receiver<Job>>> = Arc::new(Mutex::new(queue));
         let started: Arc<[Mutex<Option<Instant>>; THREADS]> = Arc::default();
         for index in 0..THREADS {
             let (queue, started) = (Arc::clone(&queue), Arc::clone(&started));
-            let preparer = Preparer {
-                prompts: Arc::clone(&prompts),
-                engine: engine.clone(),
-                sequences: Arc::clone(&sequences),
-                outbox: outbox.clone(),
-            };
+            let preparer = preparer.clone();
             let run = move || {
                 // Whoever waits holds the lock: jobs go to one thread each.
                 while let Ok(job) = { queue.lock().recv() } {

@@ -10,7 +10,7 @@ use pinion_engine::{EngineHandle, RequestId};
 use super::Outbox;
 use super::load::Loaded;
 use super::output::Active;
-use super::prepare::{Job, Preparers};
+use super::prepare::{Job, Preparer, Preparers};
 use crate::ipc::{
     ErrorKind, Event, FinishReason, FromWorker, LoadRequest, RequestKey, Stats, Submit,
     TokenizeInput, Usage, WorkerError,
@@ -53,12 +53,12 @@ impl Service {
     /// Starts the threads of a loaded package and says that it is ready.
     pub(super) fn begin(&self, loaded: Loaded, request: &LoadRequest) {
         let Loaded { engine, prompts, info, outputs, headroom_from } = loaded;
-        let preparers = Preparers::start(
-            Arc::new(prompts),
-            engine.clone(),
-            Arc::clone(&self.sequences),
-            self.outbox.clone(),
-        );
+        let preparers = Preparers::start(&Preparer {
+            prompts: Arc::new(prompts),
+            engine: engine.clone(),
+            sequences: Arc::clone(&self.sequences),
+            outbox: self.outbox.clone(),
+        });
         let spawned = super::output::start(
             outputs,
             engine.clone(),

@@ -38,8 +38,8 @@ pub(super) struct Record {
     pub(super) error: Option<String>,
 }
 
-/// Words per token of the server's tokenizer on the words of the workload.
-pub(super) async fn calibrate(client: &Client, model: &str) -> Result<f64, CliError> {
+/// How many words of the workload are how many tokens of the server's tokenizer.
+pub(super) async fn calibrate(client: &Client, model: &str) -> Result<(usize, usize), CliError> {
     let workload = Workload {
         model: model.to_owned(),
         seed: 0,
@@ -52,8 +52,8 @@ pub(super) async fn calibrate(client: &Client, model: &str) -> Result<f64, CliEr
         Record { error: Some(error), .. } => {
             Err(CliError::failed(format!("the first request failed: {error}")))
         }
-        Record { prompt_tokens: 0, .. } => Ok(1.0),
-        Record { prompt_tokens, .. } => Ok(CALIBRATION_WORDS as f64 / prompt_tokens as f64),
+        Record { prompt_tokens: 0, .. } => Ok((1, 1)),
+        Record { prompt_tokens, .. } => Ok((CALIBRATION_WORDS, prompt_tokens as usize)),
     }
 }
 

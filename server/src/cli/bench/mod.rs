@@ -16,7 +16,7 @@ use workload::Workload;
 
 /// Measures an OpenAI endpoint under load: TTFT, ITL, throughput, goodput.
 ///
-/// Example: pinion bench http://127.0.0.1:8080 --concurrency 16 --requests 64 --output-tokens 128
+/// Example: `pinion bench http://127.0.0.1:8080 --concurrency 16 --requests 64`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The server, with or without /v1.
@@ -54,7 +54,7 @@ pub(crate) struct Args {
     /// Makes prompts and arrival times repeatable.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Key of the server [default: PINION_API_KEY].
+    /// Key of the server [default: `PINION_API_KEY`].
     #[arg(long)]
     api_key: Option<String>,
     /// Print the report as JSON.
@@ -117,6 +117,7 @@ async fn bench(args: &Args) -> Result<ExitCode, CliError> {
     Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn words(tokens: usize, words_per_token: f64) -> usize {
-    (tokens as f64 * words_per_token).round() as usize
+fn words(tokens: usize, words_per_token: (usize, usize)) -> usize {
+    let (words, counted) = words_per_token;
+    (tokens * words).div_ceil(counted)
 }

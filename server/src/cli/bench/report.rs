@@ -162,19 +162,9 @@ fn percentiles(mut values: Vec<Duration>) -> Percentiles {
     values.sort_unstable();
     let Some(last) = values.last() else { return Percentiles::default() };
     // The nearest rank: the least value that this share of all does not exceed.
-    let at = |share: f64| {
-        let rank = (share * values.len() as f64).ceil() as usize;
-        millis(values[rank.clamp(1, values.len()) - 1])
-    };
+    let at = |percent: usize| millis(values[(percent * values.len()).div_ceil(100).max(1) - 1]);
     let mean = values.iter().map(|value| millis(*value)).sum::<f64>() / values.len() as f64;
-    Percentiles {
-        mean,
-        p50: at(0.5),
-        p90: at(0.9),
-        p95: at(0.95),
-        p99: at(0.99),
-        max: millis(*last),
-    }
+    Percentiles { mean, p50: at(50), p90: at(90), p95: at(95), p99: at(99), max: millis(*last) }
 }
 
 fn millis(duration: Duration) -> f64 {
@@ -189,7 +179,8 @@ mod tests {
     fn percentiles_are_the_nearest_rank() {
         let values = (1..=100).rev().map(Duration::from_millis).collect();
         let p = percentiles(values);
-        assert_eq!([p.p50, p.p90, p.p95, p.p99, p.max], [50.0, 90.0, 95.0, 99.0, 100.0]);
+        let shown = [p.p50, p.p90, p.p95, p.p99, p.max].map(|ms| format!("{ms:.3}"));
+        assert_eq!(shown, ["50.000", "90.000", "95.000", "99.000", "100.000"]);
         assert!((p.mean - 50.5).abs() < 1e-9);
         assert_eq!(percentiles(Vec::new()), Percentiles::default());
     }

@@ -16,7 +16,7 @@ fn cpu() -> String {
 
 /// The NVIDIA driver lists its cards here; no library is needed to ask.
 fn gpu() -> String {
-    let cards = fs::read_dir("/proc/driver/nvidia/gpus").map(Iterator::count).unwrap_or(0);
+    let cards = fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
     match cards {
         0 => "none".to_owned(),
         1 => "1 NVIDIA card, not used by this build".to_owned(),

@@ -14,7 +14,7 @@ use checks::{CHECKS, Context};
 
 /// Starts on the built-in model, shows the main job with checked answers, and keeps serving.
 ///
-/// Example: pinion demo --exit
+/// Example: `pinion demo --exit`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// End after the checks, with exit code 1 if any failed.

@@ -17,7 +17,7 @@ fn every_command_has_help_with_an_example() {
     for command in commands {
         let (code, text, _) = run(&[command, "--help"]);
         assert_eq!(code, 0);
-        assert!(text.contains(&format!("Example: pinion {command}")), "{command}: {text}");
+        assert!(text.contains(&format!("Example: `pinion {command}")), "{command}: {text}");
     }
     let (code, text, _) = run(&["--help"]);
     assert_eq!(code, 0);

@@ -12,7 +12,7 @@ use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
 /// Far longer than anything takes; only a test that would hang meets it.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// `pinion serve` on a free loopback port. Dropping it kills it.
 pub(crate) struct Node {
@@ -43,7 +43,7 @@ impl Node {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut node = Self { child, url: String::new(), lines, http: reqwest::Client::new() };
         let line = node.line_with("listening on ");
-        node.url = line.rsplit(' ').next().unwrap().to_owned();
+        line.rsplit(' ').next().unwrap().clone_into(&mut node.url);
         node
     }
 
