@@ -209,7 +209,7 @@ impl Package {
 
     pub(crate) fn template(&self, template: &str) -> &Self {
         self.edit("weights/tokenizer_config.json", |config| {
-            config["chat_template"] = template.into()
+            config["chat_template"] = template.into();
         })
     }
 }
