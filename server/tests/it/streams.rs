@@ -150,6 +150,14 @@ async fn an_error_after_the_first_token_is_the_last_event_of_the_stream() {
 }
 
 #[tokio::test]
+async fn a_choice_that_is_refused_while_another_begins_refuses_the_request() {
+    let node = Node::ready().await;
+    let prompts = json!(["queue gate", "fail-beside context_length_exceeded"]);
+    let answer = node.post("/v1/completions", json!({"prompt": prompts, "stream": true})).await;
+    assert_eq!(answer.error().1, "context_length_exceeded");
+}
+
+#[tokio::test]
 async fn what_is_refused_before_the_first_token_has_its_own_status() {
     let node = Node::ready().await;
     let answer = node

@@ -115,6 +115,14 @@ impl Worker {
                 std::process::abort();
             }
             "fail" => self.step(key, [Event::Failed(error(rest, ErrorKind::InvalidRequest))]),
+            "fail-beside" => {
+                let gates: Vec<RequestKey> = self.waiting.drain().map(|(key, _)| key).collect();
+                let failed = Event::Failed(error(rest, ErrorKind::InvalidRequest));
+                let mut events: Vec<(RequestKey, Event)> =
+                    gates.into_iter().map(|key| (key, first.clone())).collect();
+                events.push((key, failed));
+                self.send(&FromWorker::Step { events, stats: Stats::default() });
+            }
             "full" => self.step(key, [Event::Failed(error("overloaded", ErrorKind::Overloaded))]),
             "fail-late" => {
                 let failed = Event::Failed(error("nan_logits", ErrorKind::Internal));
