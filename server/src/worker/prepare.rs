@@ -103,31 +103,32 @@ impl Preparer {
 
     fn generate(&self, submit: Submit) {
         let key = submit.key;
-        match self.prompts.prepare(submit) {
-            Ok((request, active)) => {
-                if !self.activate(key, active) {
-                    self.send(key, cancelled());
-                } else if let Err(error) = self.engine.submit(request) {
-                    self.sequences.lock().remove(&key);
-                    self.send(key, Event::Failed(submit_error(&error)));
-                }
-            }
+        let refusal = match self.prompts.prepare(submit) {
+            Ok((request, active)) => self.hand_over(key, request, active),
             Err(error) => {
                 self.sequences.lock().remove(&key);
-                self.send(key, Event::Failed(error));
+                Some(Event::Failed(error))
             }
+        };
+        if let Some(refusal) = refusal {
+            self.send(key, refusal);
         }
     }
 
-    /// Hands the sequence to the output thread; false if it was cancelled meanwhile.
-    fn activate(&self, key: RequestKey, active: Active) -> bool {
+    /// Gives the sequence to the engine and the output thread, or says why not. Under one lock, so
+    /// that a cancel finds it before, or in the engine, and never between.
+    fn hand_over(&self, key: RequestKey, request: Request, active: Active) -> Option<Event> {
         let mut sequences = self.sequences.lock();
         if let Some(Sequence::Cancelled) = sequences.get(&key) {
             sequences.remove(&key);
-            return false;
+            return Some(cancelled());
+        }
+        if let Err(error) = self.engine.submit(request) {
+            sequences.remove(&key);
+            return Some(Event::Failed(submit_error(&error)));
         }
         sequences.insert(key, Sequence::Active(Box::new(active)));
-        true
+        None
     }
 
     fn send(&self, key: RequestKey, event: Event) {
