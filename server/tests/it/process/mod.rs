@@ -3,6 +3,6 @@
 
 mod bad_packages;
 mod command_line;
-// mod starter;
+mod starter;
 mod support;
 mod workers;

@@ -7,7 +7,8 @@ use super::support::{Node, chat_body};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_starter_answers_one_question_of_each_skill() {
-    let probes: Value = serde_json::from_str(include_str!("../../../../starter/probes.json")).unwrap();
+    let probes: Value =
+        serde_json::from_str(include_str!("../../../../starter/probes.json")).unwrap();
     let node = Node::ready(&[]).await;
     let probes = probes.as_array().unwrap();
     assert!(12 <= probes.len());
@@ -15,13 +16,16 @@ async fn the_starter_answers_one_question_of_each_skill() {
         let mut body = json!({
             "model": "pinion-tiny", "temperature": 0, "max_tokens": 600, "messages": probe["messages"],
         });
-        if let Some(tools) = probe.get("tools").filter(|tools| tools.is_array()) {
+        if let Some(tools) = probe
+            .get("tools")
+            .filter(|tools| tools.as_array().is_some_and(|tools| !tools.is_empty()))
+        {
             body["tools"] = tools.clone();
         }
         let (status, answer) = node.post("/v1/chat/completions", &body).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         let message = &answer["choices"][0]["message"];
-        assert_eq!(text_of(message), probe["answer"].as_str().unwrap(), "{probe}");
+        assert_eq!(text_of(message), probe["expected"].as_str().unwrap(), "{probe}");
     }
 }
 
@@ -31,9 +35,13 @@ fn text_of(message: &Value) -> String {
     let calls = message["tool_calls"].as_array().map(Vec::as_slice).unwrap_or_default();
     let calls = calls.iter().map(|call| {
         let function = &call["function"];
-        let arguments: Value = serde_json::from_str(function["arguments"].as_str().unwrap()).unwrap();
+        let arguments: Value =
+            serde_json::from_str(function["arguments"].as_str().unwrap()).unwrap();
         let arguments = spaced(&arguments);
-        format!("<tool_call>{{\"name\": {}, \"arguments\": {arguments}}}</tool_call>", function["name"])
+        format!(
+            "<tool_call>{{\"name\": {}, \"arguments\": {arguments}}}</tool_call>",
+            function["name"]
+        )
     });
     content + &calls.collect::<Vec<_>>().join("\n")
 }
