@@ -95,6 +95,36 @@ fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
 }
 
 #[test]
+fn a_panic_of_a_worker_reaches_the_caller() {
+    let pool = ThreadPool::new(2);
+    let caller = thread::current().id();
+    let inside = AtomicU32::new(0);
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        // Two chunks that wait for each other, so one is the worker's.
+        pool.for_each(2, |_| {
+            inside.fetch_add(1, Ordering::SeqCst);
+            while inside.load(Ordering::SeqCst) < 2 {
+                thread::yield_now();
+            }
+            assert_eq!(thread::current().id(), caller, "the worker fails");
+        });
+    }));
+    let message = result.unwrap_err().downcast_ref::<String>().cloned().unwrap_or_default();
+    assert!(message.contains("the worker fails"), "{message}");
+}
+
+#[test]
+fn no_worker_can_enter_a_job_that_has_returned() {
+    let pool = ThreadPool::new(3);
+    for _ in 0..100 {
+        pool.for_each(4, |_| {});
+        let gate = pool.shared.gate.0.load(Ordering::SeqCst);
+        assert_eq!(gate & (OPEN | INSIDE), 0);
+        assert!(!pool.shared.has_job(u64::MAX));
+    }
+}
+
+#[test]
 fn small_work_stays_on_the_calling_thread() {
     let pool = ThreadPool::new(4);
     let caller = thread::current().id();
