@@ -29,8 +29,9 @@ pub use serve::serve;
 pub fn router(app: App) -> Router {
     let mut router = Router::new();
     for route in ROUTES.iter().copied().flatten() {
-        let paths = route.paths.iter().filter(|path| !cog::owns(&app, path));
-        router = paths.fold(router, |router, path| router.route(path, (route.handler)()));
+        for path in route.paths {
+            router = router.route(path, (route.handler)());
+        }
     }
     router = router.merge(cog::routes(&app));
     let keys = auth::Keys::new(&app.config().api_keys);

@@ -2,6 +2,7 @@
 
 mod auth;
 mod chat;
+mod cog;
 mod completions;
 mod faults;
 mod invalid;

@@ -33,15 +33,6 @@ struct Cog {
     webhooks: Arc<Webhooks>,
 }
 
-/// Whether a path of the node is Cog's here: a node of one package shows that package's schema.
-pub(crate) fn owns(app: &App, path: &str) -> bool {
-    path == "/openapi.json" && is_at_root(app)
-}
-
-fn is_at_root(app: &App) -> bool {
-    app.packages().len() == 1
-}
-
 /// The routes of every package of the node. Call it on a runtime.
 pub(crate) fn routes(app: &App) -> Router<App> {
     routes_with(app, Webhooks::new(app.config()))
@@ -49,7 +40,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
 
 fn routes_with(app: &App, webhooks: Webhooks) -> Router<App> {
     let mut router = package_routes("/cog/{package}").route("/cog/{package}", get(node::discovery));
-    if is_at_root(app) {
+    if app.packages().len() == 1 {
         router = router.merge(package_routes(""));
     }
     router
