@@ -188,10 +188,10 @@ async fn inputs_that_are_wrong_together_fail_the_prediction_without_the_worker()
     assert!(node.worker.is_quiet());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_sends_one_request_after_the_other_is_never_refused() {
     let mut node = node_with(config(), "", 1);
-    for round in 0..50 {
+    for round in 0..500 {
         let answer = node.send("PUT", "/predictions/same", &[], &prompt("a"));
         let worker = async { node.worker.job().await.say(hello()) };
         let (answer, ()) = tokio::join!(answer, worker);
