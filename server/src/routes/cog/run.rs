@@ -29,19 +29,20 @@ enum End {
 pub(super) async fn run(service: Arc<Service>, prediction: Arc<Prediction>, work: Work) {
     let started = Instant::now();
     let end = match work {
-        Work::Generate(generation) => generate(&prediction, &generation, started).await,
+        Work::Generate(generation) => generate(&prediction, generation, started).await,
         Work::Fail(message) => {
             prediction.advance(begin);
             End::Failed(input_error(message))
         }
     };
-    // The generation is gone, and with it its place: who hears of the end finds room.
+    // Who hears of the end finds room.
     service.predictions.end(&prediction, |progress| {
         last_step(progress, end, started.elapsed().as_secs_f64());
     });
 }
 
-async fn generate(prediction: &Prediction, generation: &Generation, started: Instant) -> End {
+/// Takes the generation, and with it the place, so that both are gone when the end is known.
+async fn generate(prediction: &Prediction, generation: Generation, started: Instant) -> End {
     let mut events = generation.events();
     let mut cancelling = false;
     loop {
