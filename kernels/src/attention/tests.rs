@@ -1,3 +1,5 @@
+//! Paged attention against the reference, and against itself however a prompt is cut.
+
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 

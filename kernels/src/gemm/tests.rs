@@ -1,3 +1,5 @@
+//! Every vector path against the portable one, and rows against themselves in any batch.
+
 use half::bf16;
 
 use super::*;

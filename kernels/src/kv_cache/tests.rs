@@ -1,3 +1,5 @@
+//! Blocks are written where they should be, copied, and sized from memory.
+
 use candle_core::{DType, Device, Tensor};
 
 use super::*;

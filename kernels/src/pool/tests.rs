@@ -1,3 +1,5 @@
+//! Every chunk runs once, panics travel, and threads end.
+
 use std::sync::atomic::AtomicU32;
 
 use super::*;

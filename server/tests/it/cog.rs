@@ -18,7 +18,9 @@ fn prompt(text: &str) -> Value {
 async fn put(node: &Node, id: &str, text: &str, preference: &str) -> Answer {
     let mut request = post(&format!("/predictions/{id}"), prompt(text));
     *request.method_mut() = Method::PUT;
-    request.headers_mut().insert("prefer", preference.parse().unwrap());
+    request
+        .headers_mut()
+        .insert("prefer", preference.parse().expect("a preference is a header value"));
     node.ask(request).await
 }
 
