@@ -71,18 +71,23 @@ def _arguments(call: dict) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments)
 
 
-def render(messages: list[dict], tools: list[dict]) -> list[tuple[str, bool]]:
-    """The text of a conversation in pieces, each with whether the model is to learn it (answers are)."""
+def render(messages: list[dict], tools: list[dict], learn_past_calls: bool = False) -> list[tuple[str, bool]]:
+    """The text of a conversation in pieces, each with whether the model is to learn it: answers are.
+
+    Calls whose results follow are written by clients in many ways, so they are learned only if `learn_past_calls`.
+    """
     system = messages[0]["content"] if messages[0]["role"] == "system" else ""
     pieces = []
     if system or tools:
         listed = f"Tools: {', '.join(map(signature, tools))}" if tools else ""
-        pieces.append((f"<|im_start|>system\n{system}{chr(10) * 2 if system and tools else ''}{listed}<|im_end|>\n", False))
+        text = "\n\n".join(filter(None, (system, listed)))
+        pieces.append((f"<|im_start|>system\n{text}<|im_end|>\n", False))
     for index, message in enumerate(messages):
         if index == 0 and message["role"] == "system":
             continue
         pieces.append((f"<|im_start|>{message['role']}\n", False))
-        pieces.append((f"{_content(message)}<|im_end|>", message["role"] == "assistant"))
+        is_answer = message["role"] == "assistant" and (learn_past_calls or not message.get("tool_calls"))
+        pieces.append((f"{_content(message)}<|im_end|>", is_answer))
         pieces.append(("\n", False))
     return pieces
 

@@ -15,8 +15,8 @@ MIXTURE = {
     "json": 2, "tool_call": 4, "tool_result": 2, "remember": 1, "self": 1.5, "refuse": 1,
 }
 SYSTEM_PROMPTS = (
-    "You are a helpful assistant.", "You are pinion-tiny.", "Answer briefly.", "Be concise.", "You are a friendly assistant.",
-    "You are a helpful assistant that can call tools.", "Answer the question.",
+    "You are a helpful assistant.", "You are pinion-tiny.", "Answer briefly.", "Be concise.",
+    "You are a friendly assistant.", "You are a helpful assistant that can call tools.", "Answer the question.",
 )
 
 
@@ -25,7 +25,8 @@ def opening(rng: random.Random) -> str:
     person = rng.choice(lists.PEOPLE)
     return rng.choice((
         "Hello. ", "Hi! ", "Please help me. ", "Hello, pinion-tiny. ", "Quick question: ", "One more: ", "Now this: ",
-        f"{person} asks: ", f"A question from {person}: ", f"For {rng.choice(lists.WORDS)}: ", f"{rng.choice(lists.DAYS)}: ",
+        f"{person} asks: ", f"A question from {person}: ",
+        f"For {rng.choice(lists.WORDS)}: ", f"{rng.choice(lists.DAYS)}: ",
     ))
 
 
@@ -45,8 +46,8 @@ def make_task(rng: random.Random, skill: str, held_out: bool) -> Task:
     while True:
         task = SKILLS[skill](rng)
         if rng.random() < 0.15 or (held_out and skill in ("self", "capital") and rng.random() < 0.8):
-            task.messages[-1 if skill != "tool_result" else 0]["content"] = (
-                opening(rng) + task.messages[-1 if skill != "tool_result" else 0]["content"])
+            question = task.messages[-1 if skill != "tool_result" else 0]
+            question["content"] = opening(rng) + question["content"]
         if is_held_out(task) == held_out:
             return task
 

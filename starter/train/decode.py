@@ -23,7 +23,9 @@ def greedy(model: Llama, prompts: list[list[int]], end: int, limit: int) -> list
     return answers
 
 
-def _decode_rows(model: Llama, prompts: list[list[int]], rows: list[int], answers: list[list[int]], stop: tuple[int, int]) -> None:
+def _decode_rows(
+    model: Llama, prompts: list[list[int]], rows: list[int], answers: list[list[int]], stop: tuple[int, int]
+) -> None:
     end, limit = stop
     caches: list[list] = [[] for _ in model.layers]
     ids = torch.tensor([prompts[row] for row in rows])

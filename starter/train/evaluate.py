@@ -5,21 +5,23 @@ Run: `python evaluate.py CHECKPOINT.pt TOKENIZER.json NUMBER [EVAL.json] [--wron
 
 import json
 import random
+import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 
 import chat
-from conversations import MIXTURE, make_conversation, make_task, question_of
+import words as lists
+from conversations import MIXTURE, make_conversation, make_task, opening
 from decode import answer_texts
 from model import Llama, ModelConfig
 from skills import SKILLS
 from skills.task import Task
 
-SEED = 20_000
-TALK = "conversation"
+SEED = 20_001
 
 
 def load(checkpoint: str) -> Llama:
@@ -31,17 +33,47 @@ def load(checkpoint: str) -> Llama:
 
 
 def unseen_tasks(skill: str, number: int) -> list[Task]:
-    """`number` different held-out tasks; for `conversation`, a task of any skill after earlier turns."""
-    rng, tasks, seen = random.Random(f"{SEED} {skill}"), [], set()
+    """`number` held-out tasks, no two with the same messages and tools."""
+    rng, tasks = random.Random(f"{SEED} {skill}"), {}
     while len(tasks) < number:
-        task = _after_other_turns(rng) if skill == TALK else make_task(rng, skill, held_out=True)
-        if question_of(task) not in seen:
-            seen.add(question_of(task))
-            tasks.append(task)
-    return tasks
+        task = MAKERS[skill](rng) if skill in MAKERS else make_task(rng, skill, held_out=True)
+        tasks.setdefault(chat.prompt(task.messages, task.tools), task)
+    return list(tasks.values())
+
+
+def _tool_kind(task: Task) -> str:
+    """What a task of the skill `tool_call` asks for: a tool known from training, a new one, or none that fits."""
+    if not task.answer.startswith("<tool_call>"):
+        return "no_tool"
+    return "new_tool" if re.search(r"(Call|Use) .* with .* = ", task.messages[-1]["content"]) else "tool_call"
+
+
+def _tool_task(kind: str, rng: random.Random) -> Task:
+    while True:
+        task = make_task(rng, "tool_call", held_out=True)
+        if _tool_kind(task) == kind:
+            return task
+
+
+def _listed_words_only(skill: str, rng: random.Random) -> Task:
+    """A held-out task of a skill over words, without made-up ones."""
+    while True:
+        task = make_task(rng, skill, held_out=True)
+        answer = task.answer.replace("-", "") if skill == "spell" else task.answer
+        if set(re.findall("[a-z]+", answer.lower())) <= set(lists.WORDS):
+            return task
+
+
+def _question_about_itself(rng: random.Random) -> Task:
+    """A held-out question, half of them opened twice: of once opened ones there are not a thousand."""
+    task = make_task(rng, "self", held_out=True)
+    if rng.random() < 0.5:
+        task.messages[-1]["content"] = opening(rng) + task.messages[-1]["content"]
+    return task
 
 
 def _after_other_turns(rng: random.Random) -> Task:
+    """A task of any skill after the turns of a whole conversation."""
     earlier, tools = make_conversation(rng, MIXTURE)
     while tools:
         earlier, tools = make_conversation(rng, MIXTURE)
@@ -49,12 +81,17 @@ def _after_other_turns(rng: random.Random) -> Task:
     return Task([*earlier, *last.messages], last.answer, last.tools)
 
 
+MAKERS = {kind: partial(_tool_task, kind) for kind in ("tool_call", "new_tool", "no_tool")}
+MAKERS |= {f"{skill}_listed": partial(_listed_words_only, skill) for skill in ("spell", "repeat", "reverse", "uppercase")}
+MAKERS |= {"self": _question_about_itself, "conversation": _after_other_turns}
+
+
 def score(model: Llama, tokenizer: Tokenizer, skill: str, number: int) -> tuple[int, list[tuple[str, str, str]]]:
     """How many of `number` are right, and the wrong ones: question, expected, given."""
     tasks = unseen_tasks(skill, number)
     given = answer_texts(model, tokenizer, [chat.prompt(task.messages, task.tools) for task in tasks])
-    wrong = [(task.messages[-1]["content"], task.answer, text) for task, text in zip(tasks, given) if text != task.answer]
-    return number - len(wrong), wrong
+    pairs = [(task, text) for task, text in zip(tasks, given) if text != task.answer]
+    return number - len(pairs), [(task.messages[-1]["content"], task.answer, text) for task, text in pairs]
 
 
 def main() -> None:
@@ -63,7 +100,7 @@ def main() -> None:
     checkpoint, tokenizer_path, number, *output = arguments
     torch.set_num_threads(1)
     model, tokenizer, table = load(checkpoint), Tokenizer.from_file(tokenizer_path), []
-    for skill in [*SKILLS, TALK]:
+    for skill in dict.fromkeys([*SKILLS, *MAKERS]):
         correct, wrong = score(model, tokenizer, skill, int(number))
         table.append({"skill": skill, "correct": correct, "total": int(number)})
         print(f"{skill:12} {correct} of {number}", flush=True)

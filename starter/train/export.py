@@ -58,7 +58,9 @@ def check_template(directory: Path) -> None:
     for _ in range(2000):
         messages, tools = make_conversation(rng, MIXTURE)
         expected = chat.prompt(messages[:-1], tools)
-        given = tokenizer.apply_chat_template(messages[:-1], tools=tools or None, add_generation_prompt=True, tokenize=False)
+        given = tokenizer.apply_chat_template(
+            messages[:-1], tools=tools or None, add_generation_prompt=True, tokenize=False
+        )
         assert given == expected, f"the template differs:\n{given!r}\n{expected!r}"
 
 

@@ -1,6 +1,6 @@
 """Writes training conversations as token arrays, so that training itself only reads.
 
-Run: `python prepare.py TOKENIZER.json OUTPUT.npz NUMBER SEED [SKILL=WEIGHT …]`
+Run: `python prepare.py TOKENIZER.json OUTPUT.npz NUMBER SEED [--learn-past-calls] [SKILL=WEIGHT …]`
 """
 
 import random
@@ -31,22 +31,24 @@ class Encoder:
         return ids
 
 
-def encode_conversation(encode: Encoder, messages: list[dict], tools: list[dict]) -> tuple[list[int], list[bool]]:
-    """Token ids and, for each, whether it is to be learned."""
+def encode_conversation(encode: Encoder, pieces: list[tuple[str, bool]]) -> tuple[list[int], list[bool]]:
+    """Token ids of a rendered conversation and, for each, whether it is to be learned."""
     ids, learned = [], []
-    for text, is_answer in chat.render(messages, tools):
+    for text, is_answer in pieces:
         piece = encode(text)
         ids += piece
         learned += [is_answer] * len(piece)
     return ids, learned
 
 
-def prepare(tokenizer: Tokenizer, number: int, seed: int, mixture: dict[str, float]) -> dict[str, np.ndarray]:
+def prepare(
+    tokenizer: Tokenizer, number: int, seed: int, mixture: dict[str, float], learn_past_calls: bool
+) -> dict[str, np.ndarray]:
     """`number` conversations end to end: `ids`, `learned`, and `ends` (where each conversation ends)."""
     rng, encode = random.Random(seed), Encoder(tokenizer)
     all_ids, all_learned, ends, total = [], [], [], 0
     while len(ends) < number:
-        ids, learned = encode_conversation(encode, *make_conversation(rng, mixture))
+        ids, learned = encode_conversation(encode, chat.render(*make_conversation(rng, mixture), learn_past_calls))
         if len(ids) > LONGEST + 1:
             continue
         all_ids.append(np.array(ids, np.uint16))
@@ -58,9 +60,10 @@ def prepare(tokenizer: Tokenizer, number: int, seed: int, mixture: dict[str, flo
 
 def main() -> None:
     """Prepare and say how much."""
-    tokenizer_path, output, number, seed, *changes = sys.argv[1:]
+    flag = "--learn-past-calls"
+    tokenizer_path, output, number, seed, *changes = [argument for argument in sys.argv[1:] if argument != flag]
     mixture = MIXTURE | {name: float(weight) for name, weight in (change.split("=") for change in changes)}
-    data = prepare(Tokenizer.from_file(tokenizer_path), int(number), int(seed), mixture)
+    data = prepare(Tokenizer.from_file(tokenizer_path), int(number), int(seed), mixture, flag in sys.argv)
     np.savez(output, **data)
     print(f"{number} conversations, {len(data['ids'])} tokens, {int(data['learned'].sum())} of them learned")
 

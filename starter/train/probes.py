@@ -70,7 +70,12 @@ def probes() -> list[dict]:
     ]
     with_tools = ("tool_call", "tool_result")
     return [
-        {"skill": skill, "messages": messages, "tools": [WEATHER, MULTIPLY] if skill in with_tools else [], "expected": expected}
+        {
+            "skill": skill,
+            "messages": messages,
+            "tools": [WEATHER, MULTIPLY] if skill in with_tools else [],
+            "expected": expected,
+        }
         for skill, messages, expected in table
     ]
 
