@@ -1,6 +1,7 @@
 //! Tells a caller's address of a prediction: each event in its order, the last one until it arrives.
 
 use std::collections::HashSet;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -177,9 +178,18 @@ impl Webhooks {
             Err(error) if is_forbidden(&error) => {
                 Attempt::Refused("its address is private".to_owned())
             }
-            Err(error) => Attempt::Failed(error.without_url().to_string()),
+            Err(error) => Attempt::Failed(root_cause(&error.without_url())),
         }
     }
+}
+
+/// What lies under "error sending request".
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 fn encode(body: &Value) -> Bytes {
