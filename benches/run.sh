@@ -25,9 +25,11 @@ trap 'kill "${node:-}" 2>/dev/null || true; rm -f "$log"' EXIT
 for round in $(seq "$rounds"); do
   for package in "$@"; do
     serve "$package"
+    number=0
     for case in '-c 1 -n 4' '-c 8 -n 16' '-c 16 -n 32' '-c 8 -n 16 --shared-prefix-tokens 112'; do
+      number=$((number + 1))
       # shellcheck disable=SC2086 # the case is a list of arguments
-      "$pinion" bench "$url" $case --prompt-tokens 128 --output-tokens 64 --json --seed "$round" >>"$out"
+      "$pinion" bench "$url" $case --prompt-tokens 128 --output-tokens 64 --json --seed "$round$number" >>"$out"
     done
     kill -INT "$node"
     wait "$node" || true
