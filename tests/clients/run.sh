@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 target=${CARGO_TARGET_DIR:-target}
-binary=${1:-$target/release/pinion}
+binary=$(realpath -m "${1:-$target/release/pinion}")
 venv=$target/clients-venv
 
 if [ ! -x "$binary" ]; then
