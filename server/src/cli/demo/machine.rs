@@ -10,8 +10,9 @@ pub(super) fn describe() -> [(&'static str, String); 3] {
 }
 
 fn cpu() -> String {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    format!("{threads} threads, {}", pinion_kernels::cpu::describe())
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let features = pinion_kernels::cpu::features().join(" ");
+    format!("{cpus} usable; {features}; kernels: {}", pinion_kernels::cpu::describe())
 }
 
 /// The NVIDIA driver lists its cards here; no library is needed to ask.
