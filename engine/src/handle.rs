@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, watch};
 
-use crate::{Command, EngineStats, Request, RequestId, RequestLimits, SubmitError};
+use crate::{Command, EngineStats, PerClass, Request, RequestId, RequestLimits, SubmitError};
 
 /// A way to an engine; clones are equal. Nothing here waits.
 ///
 /// The channel itself has no bound, so that an abort always gets through; what goes into it has:
-/// submits count against `max_waiting`, and one abort a request is enough.
+/// submits count against the `max_waiting` of their class, and one abort a request is enough.
 #[derive(Clone, Debug)]
 pub struct EngineHandle {
     commands: mpsc::UnboundedSender<Command>,
     limits: RequestLimits,
-    num_in_inbox: Arc<AtomicUsize>,
+    num_in_inbox: Arc<PerClass<AtomicUsize>>,
     stats: watch::Receiver<EngineStats>,
 }
 
@@ -23,7 +23,7 @@ impl EngineHandle {
     pub(crate) fn new(
         commands: mpsc::UnboundedSender<Command>,
         limits: RequestLimits,
-        num_in_inbox: Arc<AtomicUsize>,
+        num_in_inbox: Arc<PerClass<AtomicUsize>>,
         stats: watch::Receiver<EngineStats>,
     ) -> Self {
         Self { commands, limits, num_in_inbox, stats }
@@ -38,12 +38,14 @@ impl EngineHandle {
     /// happens, as long as the engine runs.
     pub fn submit(&self, request: Request) -> Result<(), SubmitError> {
         self.limits.check(&request)?;
-        let max_waiting = self.limits.max_waiting;
-        let num_waiting = self.stats.borrow().waiting;
-        let has_room = |num: usize| (num + num_waiting < max_waiting).then_some(num + 1);
-        self.num_in_inbox
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, has_room)
-            .map_err(|_| SubmitError::QueueFull { max_waiting })?;
+        let (class, num_sequences) = (request.class, request.ids().count());
+        let max_waiting = self.limits.max_waiting[class];
+        let stats = self.stats.borrow().classes[class];
+        let in_queue = |num_in_inbox| num_in_inbox + num_sequences + stats.waiting;
+        let admit = |num| (in_queue(num) <= max_waiting).then_some(num + num_sequences);
+        self.num_in_inbox[class]
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, admit)
+            .map_err(|_| SubmitError::QueueFull { class, max_waiting, retry_after: stats.wait })?;
         self.send(Command::Submit(Box::new(request)))
     }
 

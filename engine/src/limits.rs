@@ -1,7 +1,7 @@
 //! Which requests can be served at all.
 
 use crate::sampling_params::in_vocabulary;
-use crate::{Request, SubmitError};
+use crate::{PerClass, Request, SubmitError};
 
 /// What an engine can hold; known before any request is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +14,8 @@ pub struct RequestLimits {
     pub block_size: usize,
     /// Cache blocks.
     pub blocks_total: usize,
-    /// Requests that may wait.
-    pub max_waiting: usize,
+    /// Sequences of each class that may wait.
+    pub max_waiting: PerClass<usize>,
 }
 
 impl RequestLimits {

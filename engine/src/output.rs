@@ -1,6 +1,8 @@
 //! What comes out of an engine.
 
-use crate::RequestId;
+use std::time::Duration;
+
+use crate::{PerClass, RequestId, RouteClass};
 
 /// All that one step produced, in one message.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +77,12 @@ pub enum SequenceError {
         /// What the model, or its panic, said.
         message: String,
     },
+    /// The first token was not there in time; the request had waited all the while.
+    #[error("the deadline has passed before the first token: {} ms ago", .late_by.as_millis())]
+    DeadlineExceeded {
+        /// How long ago.
+        late_by: Duration,
+    },
     /// The request was refused after it had been handed over.
     #[error(transparent)]
     Refused(#[from] SubmitError),
@@ -107,11 +115,27 @@ pub enum SubmitError {
         /// Blocks of the whole cache.
         blocks_total: usize,
     },
-    /// Too many requests wait already; try later.
-    #[error("the queue is full: {max_waiting}")]
+    /// Too many requests of the class wait already; try later.
+    #[error("the queue of the class is full: {}: {max_waiting}", .class.name())]
     QueueFull {
-        /// How many may wait.
+        /// Whose queue.
+        class: RouteClass,
+        /// How many may wait there.
         max_waiting: usize,
+        /// When the queue is probably shorter; `None` before steps were measured.
+        retry_after: Option<Duration>,
+    },
+    /// What is ahead of it, and its own prompt, probably take longer than it can wait.
+    #[error(
+        "the first token would come after the deadline: in {} ms instead of {} ms",
+        .needed.as_millis(),
+        .left.as_millis()
+    )]
+    DeadlineUnmeetable {
+        /// Time to the first token, from what recent steps took.
+        needed: Duration,
+        /// Time to the deadline.
+        left: Duration,
     },
     /// The engine holds a request of this name.
     #[error("a request with this id is running: {}", .0.0)]
@@ -132,6 +156,8 @@ pub struct EngineStats {
     pub blocks_total: usize,
     /// Blocks that no sequence owns; some of them hold cached prefixes.
     pub blocks_free: usize,
+    /// The same by class.
+    pub classes: PerClass<ClassStats>,
     /// Times a sequence gave its blocks back.
     pub num_preemptions: u64,
     /// Tokens looked up in the prefix cache.
@@ -146,4 +172,16 @@ pub struct EngineStats {
     pub prompt_tokens: u64,
     /// Tokens sampled.
     pub generation_tokens: u64,
+}
+
+/// Gauges of one class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassStats {
+    /// Sequences that own blocks.
+    pub running: usize,
+    /// Sequences in the queue, preempted ones included.
+    pub waiting: usize,
+    /// Time until a new request would have its first step, from what recent steps took; `None`
+    /// before steps were measured.
+    pub wait: Option<Duration>,
 }

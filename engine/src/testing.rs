@@ -7,7 +7,8 @@ use pinion_kernels::{KvCacheSpec, PagedAttention, PagedKvCache};
 use pinion_models::{CausalLm, ForwardCtx, ModelSpec};
 
 use crate::{
-    BlockPool, Engine, EngineHandle, EngineParts, Scheduler, SchedulerConfig, SchedulerOutput,
+    BlockPool, ClassConfig, Engine, EngineHandle, EngineParts, Scheduler, SchedulerConfig,
+    SchedulerOutput,
 };
 
 /// Logits of one row, from the token it follows and the position of that token.
@@ -70,7 +71,7 @@ pub fn config(vocab_size: usize, max_model_len: usize) -> SchedulerConfig {
         max_num_batched_tokens: 512,
         max_chunk: 512,
         max_model_len,
-        max_waiting: 1024,
+        classes: ClassConfig::with_max_waiting(1024),
         vocab_size,
         prefix_cache: true,
     }
@@ -96,6 +97,7 @@ pub fn engine(
         attention: Box::new(PagedAttention),
         scheduler: Scheduler::new(config, BlockPool::new(num_blocks, 4)),
         device: Device::Cpu,
+        clock: Box::new(|| std::time::Duration::ZERO),
         model,
     };
     Engine::new(parts).expect("the parts are made for each other")

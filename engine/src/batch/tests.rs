@@ -16,7 +16,9 @@ fn a_step_is_laid_out_token_by_token() {
     let limits = SchedulerConfig { max_chunk: 5, ..config(100, 64) };
     let mut scheduler = Scheduler::new(limits, BlockPool::new(20, 4));
     let add = |scheduler: &mut Scheduler, id, prompt: &[u32]| {
-        scheduler.try_add(Request::greedy(RequestId(id), prompt.to_vec(), 9)).unwrap();
+        scheduler
+            .try_add(Request::greedy(RequestId(id), prompt.to_vec(), 9), std::time::Duration::ZERO)
+            .unwrap();
     };
     // A decodes, B is in the middle of its prompt, C has just come.
     add(&mut scheduler, 0, &[10, 11, 12]);

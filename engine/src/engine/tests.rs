@@ -7,9 +7,9 @@ use tokio::sync::mpsc;
 
 use crate::testing::{ScriptedModel, check_schedule, config, engine, one_hot};
 use crate::{
-    BlockPool, Command, Engine, EngineError, EngineHandle, EngineParts, FinishReason, Request,
-    RequestId, SamplingParams, Scheduler, SchedulerConfig, SequenceError, SequenceOutput,
-    StepOutput, SubmitError,
+    BlockPool, Choice, ClassConfig, Command, Engine, EngineError, EngineHandle, EngineParts,
+    FinishReason, Request, RequestId, RouteClass, SamplingParams, Scheduler, SchedulerConfig,
+    SequenceError, SequenceOutput, StepOutput, SubmitError,
 };
 
 mod metamorphic;
@@ -83,6 +83,10 @@ fn error(text: &str) -> candle_core::Error {
 
 fn step_failed(message: &str) -> FinishReason {
     FinishReason::Error(SequenceError::StepFailed { message: message.to_owned() })
+}
+
+fn queue_full(max_waiting: usize) -> SubmitError {
+    SubmitError::QueueFull { class: RouteClass::Default, max_waiting, retry_after: None }
 }
 
 #[test]
@@ -178,24 +182,26 @@ fn a_handle_refuses_what_the_engine_would() {
 
 #[test]
 fn a_handle_refuses_more_than_may_wait_before_the_engine_looks() {
-    let (mut engine, handle) = counting(SchedulerConfig { max_waiting: 3, ..limits() });
+    let (mut engine, handle) =
+        counting(SchedulerConfig { classes: ClassConfig::with_max_waiting(3), ..limits() });
     (0..3).for_each(|id| handle.submit(request(id)).unwrap());
-    assert_eq!(handle.submit(request(3)), Err(SubmitError::QueueFull { max_waiting: 3 }));
+    assert_eq!(handle.submit(request(3)), Err(queue_full(3)));
     let commands = engine.receive().unwrap();
     assert_eq!(commands.len(), 3);
     engine.handle(commands);
     engine.step();
     assert_eq!((handle.stats().waiting, handle.stats().running), (0, 3));
     (3..6).for_each(|id| handle.submit(request(id)).unwrap());
-    assert_eq!(handle.submit(request(6)), Err(SubmitError::QueueFull { max_waiting: 3 }));
+    assert_eq!(handle.submit(request(6)), Err(queue_full(3)));
 }
 
 #[test]
 fn a_request_that_is_refused_late_ends_with_the_reason() {
-    let (mut engine, _handle) = counting(SchedulerConfig { max_waiting: 2, ..limits() });
+    let (mut engine, _handle) =
+        counting(SchedulerConfig { classes: ClassConfig::with_max_waiting(2), ..limits() });
     engine.handle((0..3).map(|id| submit(request(id))).collect());
     let collected = Collected::run(&mut engine);
-    let full = SubmitError::QueueFull { max_waiting: 2 };
+    let full = queue_full(2);
     assert_eq!(*collected.finish(2), FinishReason::Error(SequenceError::Refused(full)));
     assert_eq!(collected.0[&1].0.len(), 4);
 }
@@ -322,4 +328,24 @@ fn what_is_planned_can_run_in_every_step() {
         check_schedule(&engine.parts.scheduler, &plan);
         engine.run_plan(&plan);
     }
+}
+
+#[test]
+fn choices_are_requests_of_their_own_with_their_own_seeds() {
+    let flat = |_: usize| Ok(Some(vec![0.0; VOCAB]));
+    let sampled = |seed| {
+        let sampling = SamplingParams { temperature: 1.0, seed, ..SamplingParams::greedy() };
+        Request { sampling, ..request(seed) }
+    };
+    let choices =
+        vec![Choice { id: RequestId(11), seed: 1 }, Choice { id: RequestId(12), seed: 2 }];
+    let (mut engine, _handle) = failing(flat, limits());
+    engine.handle(vec![submit(Request { choices, prompt: vec![0, 1], ..sampled(0) })]);
+    let together = Collected::run(&mut engine);
+    for (id, seed) in [(0, 0), (11, 1), (12, 2)] {
+        let (mut engine, _handle) = failing(flat, limits());
+        engine.handle(vec![submit(Request { prompt: vec![0, 1], ..sampled(seed) })]);
+        assert_eq!(together.0[&id], Collected::run(&mut engine).0[&seed]);
+    }
+    assert_ne!(together.0[&0], together.0[&11]);
 }

@@ -1,12 +1,13 @@
 //! Tests of `scheduler`.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use insta::assert_snapshot;
 
 use crate::testing::{check_schedule, config};
 use crate::{
-    BlockPool, FinishReason, Request, RequestId, RouteClass, SampledToken, Scheduler,
+    BlockPool, ClassConfig, FinishReason, Request, RequestId, RouteClass, SampledToken, Scheduler,
     SchedulerConfig, SequenceError, SequenceOutput, SubmitError,
 };
 
@@ -32,7 +33,7 @@ impl Trace {
     }
 
     fn add(&mut self, request: Request) -> &mut Self {
-        self.scheduler.try_add(request).unwrap();
+        self.scheduler.try_add(request, Duration::ZERO).unwrap();
         self
     }
 
@@ -89,6 +90,10 @@ fn token(id: u32) -> SampledToken {
 fn request(id: u64, num_tokens: usize, max_tokens: usize) -> Request {
     let prompt = (0..num_tokens as u32).map(|i| i + 40 * id as u32).collect();
     Request::greedy(RequestId(id), prompt, max_tokens)
+}
+
+fn queue_full(max_waiting: usize) -> SubmitError {
+    SubmitError::QueueFull { class: RouteClass::Default, max_waiting, retry_after: None }
 }
 
 #[test]
@@ -343,19 +348,22 @@ fn an_abort_while_the_step_runs_leaves_the_others_their_tokens() {
 
 #[test]
 fn what_can_not_be_served_is_refused_at_once() {
-    let config = SchedulerConfig { max_waiting: 1, ..limits() };
+    let config = SchedulerConfig { classes: ClassConfig::with_max_waiting(1), ..limits() };
     let mut scheduler = Scheduler::new(config, BlockPool::new(6, BLOCK_SIZE));
-    let mut refuse = |request| scheduler.try_add(request).unwrap_err().to_string();
+    let mut refuse = |request| scheduler.try_add(request, Duration::ZERO).unwrap_err().to_string();
     assert_snapshot!(refuse(request(0, 0, 1)), @"the prompt is empty");
     assert_snapshot!(refuse(request(0, 64, 1)), @"the prompt has 64 tokens, the model takes fewer than 64 with its output");
     assert_snapshot!(refuse(request(0, 21, 1)), @"prompt and output need 6 cache blocks, there are 5");
     assert_snapshot!(refuse(request(0, 10, 12)), @"prompt and output need 6 cache blocks, there are 5");
     assert_snapshot!(refuse(Request { prompt: vec![1, 1000], ..request(0, 1, 1) }), @"`prompt` must be a token id below 1000: 1000");
-    scheduler.try_add(request(0, 10, 11)).unwrap();
-    assert_eq!(scheduler.try_add(request(1, 1, 1)), Err(SubmitError::QueueFull { max_waiting: 1 }));
+    scheduler.try_add(request(0, 10, 11), Duration::ZERO).unwrap();
+    assert_eq!(scheduler.try_add(request(1, 1, 1), Duration::ZERO), Err(queue_full(1)));
     scheduler.schedule();
-    assert_eq!(scheduler.try_add(request(0, 1, 1)), Err(SubmitError::DuplicateId(RequestId(0))));
-    scheduler.try_add(request(1, 1, 1)).unwrap();
+    assert_eq!(
+        scheduler.try_add(request(0, 1, 1), Duration::ZERO),
+        Err(SubmitError::DuplicateId(RequestId(0)))
+    );
+    scheduler.try_add(request(1, 1, 1), Duration::ZERO).unwrap();
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device};
 use parking_lot::Mutex;
 use pinion_engine::{
-    BlockPool, Engine, EngineHandle, EngineParts, Request, RequestId, Scheduler, SchedulerConfig,
-    StepOutput,
+    BlockPool, ClassConfig, Engine, EngineHandle, EngineParts, Request, RequestId, Scheduler,
+    SchedulerConfig, StepOutput,
 };
 use pinion_kernels::{KvCacheSpec, PagedAttention, PagedKvCache};
 use pinion_loader::{LoadOptions, LoadedPackage, PackageFiles, Progress};
@@ -87,13 +87,14 @@ fn serve(
         max_num_batched_tokens: request.max_num_batched_tokens as usize,
         max_chunk: request.max_num_batched_tokens as usize,
         max_model_len: spec.max_model_len,
-        max_waiting: request.max_waiting as usize,
+        classes: ClassConfig::with_max_waiting(request.max_waiting as usize),
         vocab_size: spec.vocab_size,
         prefix_cache: request.prefix_cache,
     };
     let scheduler = Scheduler::new(config, BlockPool::new(kv_spec.num_blocks, BLOCK_SIZE));
     let attention = Box::new(PagedAttention);
-    let parts = EngineParts { model, kv, attention, scheduler, device };
+    let clock = Box::new(move || started.elapsed());
+    let parts = EngineParts { model, kv, attention, scheduler, device, clock };
     let (engine, handle) =
         Engine::new(parts).map_err(|e| package_error("engine_mismatch", e.to_string(), None))?;
     let (to_output, mut outputs) = channel(OUTPUT_STEPS);

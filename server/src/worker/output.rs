@@ -156,6 +156,9 @@ pub(super) fn submit_error(error: &SubmitError) -> WorkerError {
             (ErrorKind::InvalidRequest, "context_length_exceeded", None)
         }
         SubmitError::QueueFull { .. } => (ErrorKind::Overloaded, "overloaded", None),
+        SubmitError::DeadlineUnmeetable { .. } => {
+            (ErrorKind::Overloaded, "deadline_unmeetable", None)
+        }
         SubmitError::DuplicateId(_) | SubmitError::Stopped => {
             (ErrorKind::Internal, "engine_stopped", None)
         }
@@ -167,6 +170,7 @@ fn sequence_error(error: &SequenceError) -> WorkerError {
     let (kind, code) = match error {
         SequenceError::NonFiniteLogits { .. } => (ErrorKind::Package, "non_finite_logits"),
         SequenceError::StepFailed { .. } => (ErrorKind::Internal, "step_failed"),
+        SequenceError::DeadlineExceeded { .. } => (ErrorKind::Overloaded, "deadline_exceeded"),
         SequenceError::Refused(refusal) => return submit_error(refusal),
     };
     let message = error.to_string();

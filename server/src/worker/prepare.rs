@@ -165,6 +165,8 @@ impl Prompts {
             class: RouteClass::Default,
             cache_salt: u128::from(params.cache_salt),
             logprobs: params.logprobs.map(|n| n as usize),
+            deadline: None,
+            choices: Vec::new(),
             sampling: self.sampling(params),
         };
         let active = Active {

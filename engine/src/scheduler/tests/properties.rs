@@ -1,14 +1,15 @@
 //! Random traffic, and what must hold whatever comes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::token;
 use crate::testing::check_schedule;
 use crate::{
-    BlockPool, FinishReason, Request, RequestId, RouteClass, Scheduler, SchedulerConfig,
-    SequenceError,
+    BlockPool, ClassConfig, FinishReason, Request, RequestId, RouteClass, Scheduler,
+    SchedulerConfig, SequenceError,
 };
 
 #[derive(Clone, Debug)]
@@ -49,7 +50,7 @@ fn config() -> impl Strategy<Value = SchedulerConfig> {
             max_num_batched_tokens,
             max_chunk,
             max_model_len: 32,
-            max_waiting: 10,
+            classes: ClassConfig::with_max_waiting(10),
             vocab_size: 100,
             prefix_cache,
         },
@@ -73,7 +74,7 @@ impl World {
                 let id = RequestId(self.num_added);
                 let base = Request::greedy(id, prompt, max_tokens);
                 let request = Request { class, cache_salt, ..base };
-                if self.scheduler.try_add(request).is_ok() {
+                if self.scheduler.try_add(request, Duration::ZERO).is_ok() {
                     self.live.insert(id, Vec::new());
                     self.max_tokens.insert(id, max_tokens);
                     self.num_added += 1;
@@ -179,14 +180,14 @@ proptest! {
         let mut scheduler = Scheduler::new(config, BlockPool::new(12, 4));
         let id = RequestId(u64::MAX);
         let request = Request { class, ..Request::greedy(id, (0..20).collect(), 8) };
-        scheduler.try_add(request).unwrap();
+        scheduler.try_add(request, Duration::ZERO).unwrap();
         let (mut num_sent, mut was_served) = (0, false);
         while !was_served {
             prop_assert!(num_sent < prompts.len(), "{:?}", scheduler.stats());
             // More urgent requests come in every step, until the queue is full.
             while scheduler.stats().waiting < 10 && num_sent < prompts.len() {
                 let base = Request::greedy(RequestId(num_sent as u64), prompts[num_sent].clone(), 4);
-                scheduler.try_add(Request { class: RouteClass::Latency, ..base }).unwrap();
+                scheduler.try_add(Request { class: RouteClass::Latency, ..base }, Duration::ZERO).unwrap();
                 num_sent += 1;
             }
             let plan = scheduler.schedule();
