@@ -1,6 +1,9 @@
 //! Which instructions this processor offers, and which path the kernels take.
 #![expect(unsafe_code, reason = "calls code compiled for detected instructions")]
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+
 use std::sync::{Arc, LazyLock};
 
 use crate::math::PORTABLE_FUSES;
@@ -38,6 +41,9 @@ pub(crate) enum Path {
     /// AVX-512 F, BW, DQ and VL: every processor since 2017 that has any.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// The same with VNNI, and AMX tiles of `bf16` and `int8`.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
 impl Isa {
@@ -57,6 +63,9 @@ impl Isa {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
             {
+                if is_x86_feature_detected!("avx512vnni") && amx::is_available() {
+                    paths.push(Self(Path::Amx));
+                }
                 paths.push(Self(Path::Avx512));
             }
             paths.push(Self(Path::Avx2));
@@ -76,6 +85,8 @@ impl Isa {
             Path::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Path::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Path::Amx => "amx",
         }
     }
 
@@ -88,7 +99,7 @@ impl Isa {
             Path::Avx2 => unsafe { run_avx2(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Path::Avx512 => unsafe { run_avx512(kernel) },
+            Path::Avx512 | Path::Amx => unsafe { run_avx512(kernel) },
         }
     }
 }
@@ -174,6 +185,7 @@ const FEATURES: &[Feature] = &[
     ("avx512vnni", || is_x86_feature_detected!("avx512vnni")),
     ("avx512bf16", || is_x86_feature_detected!("avx512bf16")),
     ("avx512fp16", || is_x86_feature_detected!("avx512fp16")),
+    ("amx", amx::is_available),
 ];
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -201,6 +213,8 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     fn features_agree_with_the_path() {
         let has_avx512 = features().contains(&"avx512f") && features().contains(&"avx512vl");
-        assert_eq!(Isa::detected().path() == Path::Avx512, has_avx512);
+        let path = Isa::detected().path();
+        assert_eq!(matches!(path, Path::Avx512 | Path::Amx), has_avx512);
+        assert_eq!(path == Path::Amx, has_avx512 && features().contains(&"amx"));
     }
 }

@@ -122,12 +122,12 @@ pub(crate) fn accumulate<const GROUPS: usize>(
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Path::Avx512, Panel::F32(w)) => unsafe {
+        (Path::Avx512 | Path::Amx, Panel::F32(w)) => unsafe {
             avx512::accumulate::<GROUPS, false>(left.rows, tile(w.as_ptr().cast()));
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Path::Avx512, Panel::Bf16(w)) => unsafe {
+        (Path::Avx512 | Path::Amx, Panel::Bf16(w)) => unsafe {
             avx512::accumulate::<GROUPS, true>(left.rows, tile(w.as_ptr()));
         },
     }
@@ -141,7 +141,7 @@ pub(crate) fn max_rows<const GROUPS: usize>(isa: Isa) -> usize {
         #[cfg(target_arch = "x86_64")]
         Path::Avx2 => avx2::MAX_ROWS,
         #[cfg(target_arch = "x86_64")]
-        Path::Avx512 => avx512::max_rows(GROUPS),
+        Path::Avx512 | Path::Amx => avx512::max_rows(GROUPS),
     }
 }
 
