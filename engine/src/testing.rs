@@ -1,15 +1,14 @@
 //! A model that follows a script, and checks of what a scheduler plans.
 
-use std::collections::HashSet;
+mod check;
 
 use candle_core::{DType, Device, Result, Tensor};
 use pinion_kernels::{KvCacheSpec, PagedAttention, PagedKvCache};
 use pinion_models::{CausalLm, ForwardCtx, ModelSpec};
 
-use crate::{
-    BlockPool, ClassConfig, Engine, EngineHandle, EngineParts, Scheduler, SchedulerConfig,
-    SchedulerOutput,
-};
+use crate::{BlockPool, Engine, EngineHandle, EngineParts, Scheduler, SchedulerConfig};
+
+pub use self::check::{check_schedule, config};
 
 /// Logits of one row, from the token it follows and the position of that token.
 pub type Script = Box<dyn Fn(u32, u32) -> Result<Vec<f32>> + Send>;
@@ -64,19 +63,6 @@ pub fn one_hot(vocab_size: usize, token: u32) -> Vec<f32> {
     (0..vocab_size as u32).map(|id| if id == token { 10.0 } else { -10.0 }).collect()
 }
 
-/// Limits that bind nothing but the length.
-pub fn config(vocab_size: usize, max_model_len: usize) -> SchedulerConfig {
-    SchedulerConfig {
-        max_num_seqs: 64,
-        max_num_batched_tokens: 512,
-        max_chunk: 512,
-        max_model_len,
-        classes: ClassConfig::with_max_waiting(1024),
-        vocab_size,
-        prefix_cache: true,
-    }
-}
-
 /// An engine on the CPU with blocks of four tokens.
 pub fn engine(
     model: Box<dyn CausalLm>,
@@ -101,37 +87,4 @@ pub fn engine(
         model,
     };
     Engine::new(parts).expect("the parts are made for each other")
-}
-
-/// Panics unless `plan`, just made by `scheduler`, keeps every limit and could run.
-pub fn check_schedule(scheduler: &Scheduler, plan: &SchedulerOutput) {
-    let config = scheduler.config();
-    let block_size = scheduler.limits().block_size;
-    let num_tokens: usize = plan.scheduled.iter().map(|item| item.num_tokens).sum();
-    assert!(num_tokens <= config.max_num_batched_tokens);
-    assert!(plan.scheduled.len() <= config.max_num_seqs);
-    assert_eq!(plan.scheduled.is_empty(), scheduler.is_idle(), "a step makes progress");
-    let (mut ids, mut written) = (HashSet::new(), HashSet::new());
-    for item in &plan.scheduled {
-        assert!(ids.insert(item.id), "{:?} is scheduled twice", item.id);
-        assert!(!plan.preempted.contains(&item.id), "{:?} is also preempted", item.id);
-        let seq = scheduler.sequence(item.id).expect("a scheduled sequence runs");
-        let range = seq.num_computed_tokens..seq.num_computed_tokens + item.num_tokens;
-        assert!(!range.is_empty() && item.num_tokens <= config.max_chunk);
-        assert!(range.end <= seq.token_ids.len() && range.end <= config.max_model_len);
-        assert_eq!(item.samples, range.end == seq.token_ids.len());
-        for position in range {
-            let slot = (seq.blocks[position / block_size], position % block_size);
-            assert!(slot.0 != 0 && written.insert(slot), "slot {slot:?} is written twice");
-        }
-    }
-    // A block that is written is read by nobody else.
-    for item in &plan.scheduled {
-        let seq = scheduler.sequence(item.id).expect("a scheduled sequence runs");
-        for (at, block) in seq.blocks.iter().enumerate() {
-            let end = (at + 1) * block_size;
-            let is_shared = end <= seq.num_computed_tokens;
-            assert!(!is_shared || !written.iter().any(|slot| slot.0 == *block));
-        }
-    }
 }

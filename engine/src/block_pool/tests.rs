@@ -56,15 +56,35 @@ fn a_hit_saves_a_free_block_from_eviction_and_counts_its_owners() {
 }
 
 #[test]
-fn of_two_equal_blocks_the_first_is_found_and_the_second_is_worth_nothing() {
+fn of_two_equal_blocks_the_first_is_kept_for_both_owners() {
     let mut pool = BlockPool::new(4, 2);
-    let blocks = pool.allocate(3).unwrap();
-    pool.publish(blocks[0], hash(0));
-    pool.publish(blocks[1], hash(0));
+    let blocks = pool.allocate(2).unwrap();
+    assert_eq!(pool.publish(blocks[0], hash(0)), blocks[0]);
+    assert_eq!(pool.publish(blocks[0], hash(0)), blocks[0]);
+    assert_eq!(pool.publish(blocks[1], hash(0)), blocks[0]);
     pool.check();
-    pool.release([blocks[0], blocks[1]].into_iter());
+    assert_eq!((pool.num_free(), pool.num_references()), (2, 2));
+    assert!(pool.is_shared(blocks[0]));
+    // The second is worth nothing, so it is taken first.
     assert_eq!(pool.allocate(1), Some(vec![blocks[1]]));
-    assert_eq!(pool.acquire_prefix(&[hash(0)]), [blocks[0]]);
+    pool.release([blocks[0], blocks[0]].into_iter());
+    // The first is found although nobody owns it, and by who computes it once more.
+    assert_eq!(pool.publish(blocks[1], hash(0)), blocks[0]);
+    assert_eq!(pool.num_free(), 2);
+    pool.check();
+}
+
+#[test]
+fn a_block_with_two_owners_is_free_when_both_are_gone() {
+    let mut pool = BlockPool::new(4, 2);
+    let blocks = pool.allocate(2).unwrap();
+    pool.retain(&blocks);
+    assert!(pool.is_shared(blocks[0]));
+    pool.release(blocks.iter().copied());
+    assert!(!pool.is_shared(blocks[0]));
+    assert_eq!(pool.num_free(), 1);
+    pool.release(blocks.iter().copied());
+    assert_eq!(pool.num_free(), 3);
     pool.check();
 }
 
@@ -136,8 +156,8 @@ impl Truth {
         }
         blocks.extend(new);
         for (i, &hash) in hashes.iter().enumerate().skip(num_hits) {
+            blocks[i] = self.pool.publish(blocks[i], hash);
             self.prefixes[blocks[i] as usize] = Some(tokens[..(i + 1) * SIZE].to_vec());
-            self.pool.publish(blocks[i], hash);
         }
         // What was published and not given away since must be found.
         let found = self.pool.acquire_prefix(&hashes);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
+use crate::SchedulerOutput;
 use crate::testing::{ScriptedModel, check_schedule, config, engine, one_hot};
 use crate::{
     BlockPool, Choice, ClassConfig, Command, Engine, EngineError, EngineHandle, EngineParts,
@@ -31,6 +32,16 @@ fn request(id: u64) -> Request {
 
 fn submit(request: Request) -> Command {
     Command::Submit(Box::new(request))
+}
+
+impl Engine {
+    /// A step, and the plan it ran by.
+    fn step_with_plan(&mut self) -> (SchedulerOutput, Vec<SequenceOutput>) {
+        let plan = self.parts.scheduler.schedule();
+        check_schedule(&self.parts.scheduler, &plan);
+        let outputs = self.run_plan(&plan);
+        (plan, outputs)
+    }
 }
 
 /// Everything that came out, by request: token ids, and how it ended.
@@ -192,7 +203,8 @@ fn a_handle_refuses_more_than_may_wait_before_the_engine_looks() {
     engine.step();
     assert_eq!((handle.stats().waiting, handle.stats().running), (0, 3));
     (3..6).for_each(|id| handle.submit(request(id)).unwrap());
-    assert_eq!(handle.submit(request(6)), Err(queue_full(3)));
+    let full = handle.submit(request(6)).unwrap_err();
+    assert!(matches!(full, SubmitError::QueueFull { max_waiting: 3, retry_after: Some(_), .. }));
 }
 
 #[test]

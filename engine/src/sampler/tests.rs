@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{Candidate, Sampler, best_first, collect, keep_best, keep_nucleus};
-use crate::policy::QueueKey;
+use crate::policy::Place;
 use crate::{
     Request, RequestId, RouteClass, SampledToken, SamplingParams, Sequence, SequenceError,
 };
@@ -13,7 +13,7 @@ use crate::{
 fn sequence(prompt: &[u32], output: &[u32], sampling: SamplingParams) -> Sequence {
     let base = Request::greedy(RequestId(0), prompt.to_vec(), 100);
     let request = Request { sampling, ..base };
-    let mut seq = Sequence::new(request, QueueKey::new(RouteClass::Default, 0));
+    let mut seq = Sequence::new(request, Place::new(RouteClass::Default, 0));
     output.iter().for_each(|&token| seq.push(token));
     seq
 }

@@ -132,9 +132,9 @@ fn an_urgent_prompt_takes_from_prompts_and_not_from_single_tokens() {
     trace.add(Request { class: RouteClass::Latency, ..request(2, 9, 2) });
     assert_snapshot!(trace.finish(), @r"
     A[0..4] B[0..1]* free 18
-    A[4..8] B[1..2]* C[0..1] free 16
-    C[1..5] A[8..9] B[2..3]* free 14
-    C[5..9]* A[9..10] B[3..4]* free 13
+    C[0..4] A[4..5] B[1..2]* free 16
+    C[4..8] A[5..6] B[2..3]* free 15
+    C[8..9]* A[6..10] B[3..4]* free 13
     C[9..10]* A[10..14] B[4..5]* free 11
     A[14..16]* B[5..6]* free 14
     ");
@@ -170,10 +170,10 @@ fn a_step_has_no_more_sequences_than_allowed() {
 }
 
 #[test]
-fn the_last_in_line_gives_way_and_comes_back_before_the_new_and_urgent() {
+fn the_last_in_line_gives_way_and_comes_back_before_the_new() {
     let mut trace = Trace::new(SchedulerConfig { prefix_cache: false, ..limits() }, 4);
     trace.add(request(0, 4, 6)).add(request(1, 4, 4)).add(request(2, 4, 2)).steps(1);
-    trace.add(Request { class: RouteClass::Latency, ..request(3, 1, 1) });
+    trace.add(request(3, 1, 1));
     assert_snapshot!(trace.finish(), @r"
     A[0..4]* B[0..4]* C[0..4]* free 1
     A[4..5]* B[4..5]* -C free 0
@@ -187,12 +187,13 @@ fn the_last_in_line_gives_way_and_comes_back_before_the_new_and_urgent() {
 #[test]
 fn what_a_preemption_frees_is_not_given_out_in_the_same_step() {
     let mut trace = Trace::new(limits(), 5);
-    // The same prompt, run twice at once; B would find the blocks of A as soon as it has none.
-    trace.add(request(0, 8, 3)).add(Request { id: RequestId(1), ..request(0, 8, 2) });
+    // C would fit into what B gives back.
+    trace.add(request(0, 8, 3)).add(request(1, 8, 2)).steps(1).add(request(2, 1, 1));
     assert_snapshot!(trace.finish(), @r"
     A[0..8]* B[0..8]* free 1
     A[8..9]* -B free 2
-    A[9..10]* B[8..9]* free 1
+    A[9..10]* free 2
+    B[8..9]* C[0..1]* free 1
     ");
 }
 
@@ -309,7 +310,7 @@ fn the_urgent_are_let_in_first_and_give_way_last() {
         .add(with_class(1, RouteClass::Latency));
     assert_snapshot!(trace.finish(), @r"
     A[0..4]* free 2
-    A[4..5]* B[0..4]* free 0
+    B[0..4]* A[4..5]* free 0
     B[4..5]* -A free 1
     B[5..6]* free 1
     A[0..6]* free 1

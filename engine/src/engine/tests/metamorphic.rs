@@ -8,7 +8,7 @@ use pinion_models::testing::{random_model, tiny_llama};
 use super::submit;
 use crate::testing::{config, engine};
 use crate::{
-    Engine, EngineHandle, FinishReason, Request, RequestId, SampledToken, SamplingParams,
+    Choice, Engine, EngineHandle, FinishReason, Request, RequestId, SampledToken, SamplingParams,
     SchedulerConfig,
 };
 
@@ -48,8 +48,16 @@ fn requests() -> Vec<Request> {
 type Texts = BTreeMap<RequestId, Vec<SampledToken>>;
 
 fn start(config: SchedulerConfig, num_blocks: usize) -> (Engine, EngineHandle) {
+    engine_with(config, num_blocks, requests())
+}
+
+fn engine_with(
+    config: SchedulerConfig,
+    num_blocks: usize,
+    requests: Vec<Request>,
+) -> (Engine, EngineHandle) {
     let (mut engine, handle) = engine(model(), config, num_blocks);
-    engine.handle(requests().into_iter().map(submit).collect());
+    engine.handle(requests.into_iter().map(submit).collect());
     (engine, handle)
 }
 
@@ -172,4 +180,81 @@ fn neighbours_that_come_and_go_do_not_change_the_text() {
         outputs.for_each(|output| texts.entry(output.id).or_default().push(output.token.unwrap()));
     }
     assert_eq!(texts, alone());
+}
+
+/// The requests, each with two more choices, and what these are as requests of their own.
+fn with_choices() -> (Vec<Request>, Vec<Request>) {
+    let mut lone = requests();
+    let mut together = requests();
+    for request in &mut together {
+        for index in 1..3 {
+            let choice = Choice {
+                id: RequestId(request.id.0 + 10 * index),
+                seed: 77 * index + request.id.0,
+            };
+            let sampling = SamplingParams { seed: choice.seed, ..request.sampling.clone() };
+            lone.push(Request { id: choice.id, sampling, choices: vec![], ..request.clone() });
+            request.choices.push(choice);
+        }
+    }
+    (together, lone.into_iter().map(|one| Request { choices: vec![], ..one }).collect())
+}
+
+#[test]
+fn choices_get_the_texts_of_requests_of_their_own() {
+    let (together, lone) = with_choices();
+    let config = SchedulerConfig { max_num_seqs: 1, prefix_cache: false, ..limits() };
+    let (mut engine, _handle) = engine_with(config, 200, lone);
+    let expected = drain(&mut engine);
+    assert_eq!(expected.len(), 18);
+    assert_ne!(expected[&RequestId(1)], expected[&RequestId(11)]);
+    assert_eq!(expected[&RequestId(2)], expected[&RequestId(12)], "greedy needs no seed");
+    let (mut num_preemptions, mut num_copies) = (0, 0);
+    for (num_blocks, max_num_seqs, max_chunk, prefix_cache) in [
+        (200, 64, 512, true),
+        (200, 64, 512, false),
+        (200, 2, 7, true),
+        (200, 2, 7, false),
+        (30, 64, 512, true),
+        (20, 64, 5, false),
+        (14, 64, 64, true),
+    ] {
+        let config = SchedulerConfig { max_num_seqs, max_chunk, prefix_cache, ..limits() };
+        let (mut engine, _handle) = engine_with(config.clone(), num_blocks, together.clone());
+        let mut texts = Texts::new();
+        while !engine.scheduler().is_idle() {
+            let (plan, outputs) = engine.step_with_plan();
+            num_copies += plan.copies.len();
+            for output in outputs {
+                texts.entry(output.id).or_default().push(output.token.expect("a token"));
+            }
+            engine.scheduler().check();
+        }
+        assert_eq!(texts, expected, "{num_blocks} {config:?}");
+        num_preemptions += engine.scheduler().stats().num_preemptions;
+    }
+    assert!(5 < num_preemptions && 20 < num_copies, "{num_preemptions} {num_copies}");
+}
+
+#[test]
+fn one_prompt_that_comes_many_times_at_once_is_computed_once() {
+    let prompt: Vec<u32> = (0..64).map(|at| at * 7 % 90).collect();
+    let many = (0..6).map(|id| {
+        let prompt = [&prompt[..], &[id as u32, 3]].concat();
+        Request::greedy(RequestId(id), prompt, 4)
+    });
+    let (mut engine, _handle) = engine_with(limits(), 200, many.clone().collect());
+    let (mut num_tokens, mut num_steps) = (0, 0);
+    let mut texts = Texts::new();
+    while !engine.scheduler().is_idle() {
+        let (plan, outputs) = engine.step_with_plan();
+        (num_tokens, num_steps) = (num_tokens + plan.num_tokens(), num_steps + 1);
+        for output in outputs {
+            texts.entry(output.id).or_default().push(output.token.expect("a token"));
+        }
+    }
+    assert_eq!((num_tokens, num_steps), (64 + 6 * (2 + 3), 5));
+    let config = SchedulerConfig { max_num_seqs: 1, prefix_cache: false, ..limits() };
+    let (mut engine, _handle) = engine_with(config, 200, many.collect());
+    assert_eq!(texts, drain(&mut engine));
 }

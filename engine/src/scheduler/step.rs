@@ -1,0 +1,307 @@
+//! Plans a step, by the rules of `policy.rs`.
+
+use super::Scheduler;
+use crate::policy::{Budget, Claim, MAX_PREFIX_WAITS, Place, Running, Share, Usage, gives_way};
+use crate::{BlockId, PerClass, RequestId, Sequence};
+
+/// One sequence's share of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    /// Which.
+    pub id: RequestId,
+    /// How many tokens, from `num_computed_tokens` on.
+    pub num_tokens: usize,
+    /// Whether the step reaches the last token, so that a next one can be sampled.
+    pub samples: bool,
+    /// Whether the one before computes these tokens for both: choices share the row of their
+    /// prompt's last token.
+    pub shares_row: bool,
+}
+
+/// A step, and what had to give way for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SchedulerOutput {
+    /// In batch order.
+    pub scheduled: Vec<Scheduled>,
+    /// Sent back to the queue, blocks taken.
+    pub preempted: Vec<RequestId>,
+    /// Blocks to copy before the step, `(from, to)`, in order.
+    pub copies: Vec<(BlockId, BlockId)>,
+}
+
+impl SchedulerOutput {
+    /// Tokens that are computed.
+    pub fn num_tokens(&self) -> usize {
+        let own = self.scheduled.iter().filter(|item| !item.shares_row);
+        own.map(|item| item.num_tokens).sum()
+    }
+}
+
+/// What is there to be given out in a step.
+struct Step {
+    budget: Budget,
+    /// Blocks that the tokens of running sequences need, by class.
+    blocks: Usage,
+    /// Sequences that run, by class.
+    places: Usage,
+    num_running: usize,
+    /// Blocks that running sequences still have to take for the tokens they have.
+    num_pledged: usize,
+    /// First in line of all.
+    first: Option<Place>,
+    /// Classes of which a sequence gave way.
+    is_closed: PerClass<bool>,
+    output: SchedulerOutput,
+}
+
+/// What came of trying to let a sequence in.
+enum Entry {
+    /// It runs, at this index.
+    In(usize),
+    /// It waits for a prefix, so others may go past it.
+    WaitsForPrefix,
+    NoRoom,
+}
+
+/// Sequences that wait for a prefix and are gone past, in one queue and step.
+const MAX_PASSED: usize = 16;
+
+impl Scheduler {
+    /// Plans a step.
+    pub fn schedule(&mut self) -> SchedulerOutput {
+        self.num_schedules += 1;
+        let mut step = self.begin_step();
+        self.serve_first(&mut step);
+        Share::all().for_each(|share| self.serve(&mut step, share));
+        self.end_step(step)
+    }
+
+    fn begin_step(&mut self) -> Step {
+        let total = self.blocks.pool.num_blocks();
+        let mut step = Step {
+            budget: Budget::new(self.config.max_num_batched_tokens, &self.percents),
+            blocks: Usage::new(total, &self.percents),
+            places: Usage::new(self.config.max_num_seqs, &self.percents),
+            num_running: self.running.len(),
+            num_pledged: 0,
+            first: self
+                .running
+                .first()
+                .map(|seq| seq.place)
+                .into_iter()
+                .chain(self.waiting.first())
+                .min(),
+            is_closed: PerClass::default(),
+            output: SchedulerOutput::default(),
+        };
+        for item in &mut self.running {
+            let seq = &self.sequences[&item.id];
+            item.num_behind = seq.num_uncomputed_tokens();
+            item.num_granted = 0;
+            let num_missing = self.blocks.num_needed(seq, item.num_behind);
+            item.num_blocks = seq.blocks.len() - seq.num_found_blocks + num_missing;
+            step.num_pledged += num_missing;
+            step.blocks.add(item.class, item.num_blocks);
+            step.places.add(item.class, 1);
+        }
+        step
+    }
+
+    /// Whoever is first in line of all has a token.
+    fn serve_first(&mut self, step: &mut Step) {
+        let Some(first) = step.first else { return };
+        let at = match self.running.first().filter(|seq| seq.place == first) {
+            Some(_) => Some(0),
+            None => {
+                let (_, id) = self.waiting.next(Share::Lent, None).expect("it waits");
+                match self.let_in(step, Share::Lent, id) {
+                    Entry::In(at) => Some(at),
+                    Entry::WaitsForPrefix | Entry::NoRoom => None,
+                }
+            }
+        };
+        if let Some(at) = at {
+            self.grant(step, at, 1.min(step.budget.available(Share::Lent)));
+        }
+    }
+
+    fn serve(&mut self, step: &mut Step, share: Share) {
+        for is_one_behind in [true, false] {
+            for at in 0..self.running.len() {
+                let item = &self.running[at];
+                if (item.num_behind == 1) == is_one_behind {
+                    let num_wanted = item.num_wanted(self.config.max_chunk, share);
+                    self.grant(step, at, num_wanted.min(step.budget.available(share)));
+                }
+            }
+        }
+        self.serve_waiting(step, share);
+    }
+
+    fn serve_waiting(&mut self, step: &mut Step, share: Share) {
+        let (mut after, mut num_passed) = (None, 0);
+        while 0 < step.budget.available(share) && num_passed <= MAX_PASSED {
+            // What was just taken from one sequence must not go to a newer one.
+            let is_closed = match share {
+                Share::Kept(class) => step.is_closed[class],
+                Share::Lent => !step.output.preempted.is_empty(),
+            };
+            let next = self.waiting.next(share, after);
+            let Some((place, id)) = next.filter(|_| !is_closed) else { return };
+            match self.let_in(step, share, id) {
+                Entry::NoRoom => return,
+                Entry::WaitsForPrefix => num_passed += 1,
+                Entry::In(at) => {
+                    let num_wanted = self.running[at].num_wanted(self.config.max_chunk, share);
+                    self.grant(step, at, num_wanted.min(step.budget.available(share)));
+                }
+            }
+            after = Some(place);
+        }
+    }
+
+    /// Lets a sequence in that waits, if there is room for all its tokens.
+    fn let_in(&mut self, step: &mut Step, share: Share, id: RequestId) -> Entry {
+        let mut seq = self.sequences.remove(&id).expect("it waits");
+        let entry = self.try_let_in(step, share, &mut seq);
+        self.sequences.insert(id, seq);
+        entry
+    }
+
+    fn try_let_in(&mut self, step: &mut Step, share: Share, seq: &mut Sequence) -> Entry {
+        let class = seq.request.class;
+        let is_first = step.first == Some(seq.place);
+        let has_place = step.num_running < self.config.max_num_seqs;
+        if !has_place && !is_first && !step.places.keeps(class, 1) {
+            return Entry::NoRoom;
+        }
+        let (num_found, computed_by) = self.blocks.look_up(seq);
+        if self.waits_for_prefix(seq, computed_by) {
+            return Entry::WaitsForPrefix;
+        }
+        let num_missing = seq.token_ids.len().div_ceil(self.limits.block_size) - num_found;
+        let is_kept = step.places.keeps(class, 1) && step.blocks.keeps(class, num_missing);
+        let may_take = is_first || is_kept;
+        if share != Share::Lent && !may_take {
+            return Entry::NoRoom;
+        }
+        self.blocks.begin(seq);
+        let claim = |num_needed| Claim { place: seq.place, class, num_needed, is_running: false };
+        loop {
+            let lacks_place = self.config.max_num_seqs <= step.num_running;
+            let lacks_blocks = self.blocks.pool.num_free() < num_missing + step.num_pledged;
+            let victim = match (lacks_place, lacks_blocks) {
+                (false, false) => break,
+                _ if !may_take => None,
+                (true, _) => gives_way(&self.running, &step.places, step.first, &claim(1)),
+                (_, true) => {
+                    gives_way(&self.running, &step.blocks, step.first, &claim(num_missing))
+                }
+            };
+            let Some(victim) = victim else {
+                self.blocks.give_back(seq);
+                return Entry::NoRoom;
+            };
+            self.preempt(step, victim);
+        }
+        Entry::In(self.enter(step, seq, num_missing))
+    }
+
+    /// Whether `seq` leaves it to one before it in line to compute its next block.
+    fn waits_for_prefix(&self, seq: &mut Sequence, computed_by: Option<Place>) -> bool {
+        if computed_by.is_none_or(|other| seq.place < other) {
+            seq.waits_since = None;
+            return false;
+        }
+        let since = *seq.waits_since.get_or_insert(self.num_schedules);
+        self.num_schedules - since < MAX_PREFIX_WAITS
+    }
+
+    fn enter(&mut self, step: &mut Step, seq: &mut Sequence, num_missing: usize) -> usize {
+        self.waiting.remove(seq);
+        self.blocks.announce(seq);
+        if seq.num_cached_tokens.is_none() {
+            seq.num_cached_tokens = Some(seq.num_computed_tokens);
+            let num_reusable = self.blocks.num_reusable(seq) * self.limits.block_size;
+            self.counters.prompt_tokens += seq.request.prompt.len() as u64;
+            self.counters.prefix_queries += num_reusable as u64;
+            self.counters.prefix_hits += seq.num_computed_tokens as u64;
+        }
+        let at = self.insert_running(seq);
+        self.running[at].num_blocks = num_missing;
+        step.num_running += 1;
+        step.num_pledged += num_missing;
+        step.blocks.add(seq.request.class, num_missing);
+        step.places.add(seq.request.class, 1);
+        at
+    }
+
+    fn grant(&mut self, step: &mut Step, at: usize, num_tokens: usize) {
+        if num_tokens == 0 {
+            return;
+        }
+        if self.make_room(step, at, self.running[at].num_granted + num_tokens) {
+            let item = &mut self.running[at];
+            item.num_granted += num_tokens;
+            step.budget.take(item.class, num_tokens);
+        }
+    }
+
+    /// Takes blocks from others until this one has its own; false if it gave way itself.
+    fn make_room(&mut self, step: &mut Step, at: usize, num_tokens: usize) -> bool {
+        let Running { id, place, class, .. } = self.running[at];
+        loop {
+            let seq = self.sequences.get_mut(&id).expect("it runs");
+            let num_needed = self.blocks.num_needed(seq, num_tokens);
+            if num_needed <= self.blocks.pool.num_free() {
+                step.num_pledged -= num_needed;
+                step.output.copies.extend(self.blocks.grow(seq, num_tokens));
+                return true;
+            }
+            let claim = Claim { place, class, num_needed: 0, is_running: true };
+            let victim = gives_way(&self.running, &step.blocks, step.first, &claim);
+            self.preempt(step, victim.unwrap_or(at));
+            if victim.is_none() {
+                return false;
+            }
+        }
+    }
+
+    /// Sends a sequence back to its queue.
+    fn preempt(&mut self, step: &mut Step, at: usize) {
+        let item = &mut self.running[at];
+        item.is_gone = true;
+        let seq = self.sequences.get_mut(&item.id).expect("it runs");
+        step.num_pledged -= self.blocks.num_needed(seq, seq.num_uncomputed_tokens());
+        step.num_running -= 1;
+        step.blocks.remove(item.class, item.num_blocks);
+        step.places.remove(item.class, 1);
+        step.is_closed[item.class] = true;
+        step.output.preempted.push(item.id);
+        self.counters.num_preemptions += 1;
+        self.blocks.give_back(seq);
+        seq.is_running = false;
+        seq.num_queued_tokens = seq.token_ids.len();
+        self.waiting.insert(seq);
+    }
+
+    /// Writes the plan down, in line order.
+    fn end_step(&mut self, mut step: Step) -> SchedulerOutput {
+        self.running.retain(|seq| !seq.is_gone);
+        let mut num_spare = self.blocks.pool.num_free().saturating_sub(step.num_pledged);
+        let mut at = 0;
+        while let Some(&Running { id, num_granted, num_behind, .. }) = self.running.get(at) {
+            at += 1;
+            if num_granted == 0 {
+                continue;
+            }
+            let samples = num_granted == num_behind;
+            let item = Scheduled { id, num_tokens: num_granted, samples, shares_row: false };
+            step.output.scheduled.push(item);
+            if samples && !self.unforked.is_empty() {
+                at += self.fork(item, &mut num_spare, &mut step.output.scheduled);
+            }
+        }
+        step.output
+    }
+}
