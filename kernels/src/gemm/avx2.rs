@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 };
 
 use super::{Ahead, CHUNK, LINE, Tile};
-use crate::packed::GROUP_ROWS;
+use crate::packed::{GROUP_ROWS, PAIR_ROWS};
 
 /// Rows whose sums of one group fill the registers.
 pub(super) const MAX_ROWS: usize = 3;
@@ -27,7 +27,7 @@ pub(super) unsafe fn accumulate<const GROUPS: usize, const BF16: bool>(rows: usi
         }
         for group in 0..GROUPS {
             let lanes = group * GROUP_ROWS;
-            let words = if BF16 { lanes / 2 } else { lanes };
+            let words = if BF16 { 2 * group * tile.stride } else { lanes };
             let tile = Tile { panel: tile.panel.add(words), c: tile.c.add(lanes), ..tile };
             match rows {
                 2 => run::<2, 1, BF16>(tile, width),
@@ -53,16 +53,15 @@ unsafe fn run<const ROWS: usize, const GROUPS: usize, const BF16: bool>(tile: Ti
         for start in (0..depth).step_by(CHUNK) {
             let a = a.add(start * ROWS);
             for k in 0..CHUNK.min(depth - start) {
-                let column = panel.add((start + k) * stride);
                 prefetch(ahead, start + k);
                 for group in 0..GROUPS {
                     for half in 0..2 {
-                        let (w, lanes) = load::<BF16>(column, group, half);
+                        let w = load::<BF16>(panel, stride, start + k, 2 * group + half);
                         for (row, sums) in sums.iter_mut().enumerate() {
                             let x = _mm256_set1_ps(*a.add(row * CHUNK + k));
-                            let sums = &mut sums[group];
-                            sums[lanes[0]] = _mm256_fmadd_ps(x, w[0], sums[lanes[0]]);
-                            sums[lanes[1]] = _mm256_fmadd_ps(x, w[1], sums[lanes[1]]);
+                            let sums = &mut sums[group][2 * half..][..2];
+                            sums[0] = _mm256_fmadd_ps(x, w[0], sums[0]);
+                            sums[1] = _mm256_fmadd_ps(x, w[1], sums[1]);
                         }
                     }
                 }
@@ -76,26 +75,29 @@ unsafe fn run<const ROWS: usize, const GROUPS: usize, const BF16: bool>(tile: Ti
     }
 }
 
-/// Half of the 32 lanes of one group of a column, and which vectors of the group they are.
+/// 16 lanes of column `k`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn load<const BF16: bool>(
-    column: *const u32,
+    panel: *const u32,
+    stride: usize,
+    k: usize,
     group: usize,
-    half: usize,
-) -> ([__m256; 2], [usize; 2]) {
-    // SAFETY: the caller passes a column that has this group.
+) -> [__m256; 2] {
+    // SAFETY: the caller passes a panel that has this group of this column.
     unsafe {
         if BF16 {
-            let words = column.add(group * GROUP_ROWS / 2 + half * 8);
-            let words = _mm256_loadu_si256(words.cast());
-            let high = _mm256_and_si256(words, _mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
-            let low = _mm256_slli_epi32::<16>(words);
-            ([_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)], [half, half + 2])
+            let first = panel.add(group * stride + k / 2 * PAIR_ROWS);
+            let words = [first, first.add(8)].map(|words| _mm256_loadu_si256(words.cast()));
+            let high = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+            if k % 2 == 0 {
+                words.map(|words| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)))
+            } else {
+                words.map(|words| _mm256_castsi256_ps(_mm256_and_si256(words, high)))
+            }
         } else {
-            let values = column.add(group * GROUP_ROWS + half * 16).cast::<f32>();
-            let values = [_mm256_loadu_ps(values), _mm256_loadu_ps(values.add(8))];
-            (values, [2 * half, 2 * half + 1])
+            let values = panel.add(k * stride + group * PAIR_ROWS).cast::<f32>();
+            [_mm256_loadu_ps(values), _mm256_loadu_ps(values.add(8))]
         }
     }
 }

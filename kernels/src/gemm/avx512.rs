@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 };
 
 use super::{Ahead, CHUNK, LINE, Tile};
-use crate::packed::GROUP_ROWS;
+use crate::packed::{GROUP_ROWS, PAIR_ROWS};
 
 /// Rows that fill the registers with sums of `groups` groups of lanes.
 pub(super) const fn max_rows(groups: usize) -> usize {
@@ -56,12 +56,11 @@ unsafe fn run<const ROWS: usize, const GROUPS: usize, const BF16: bool>(tile: Ti
         for start in (0..depth).step_by(CHUNK) {
             let a = a.add(start * ROWS);
             for k in 0..CHUNK.min(depth - start) {
-                let column = panel.add((start + k) * stride);
                 prefetch(ahead, start + k);
                 // All weights before all rows: with 24 sums there is one register left for `x`.
                 let mut weights = [[_mm512_setzero_ps(); 2]; GROUPS];
                 for (group, weights) in weights.iter_mut().enumerate() {
-                    *weights = load::<BF16>(column, group);
+                    *weights = load::<BF16>(panel, stride, start + k, group);
                 }
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let x = _mm512_set1_ps(*a.add(row * CHUNK + k));
@@ -82,18 +81,28 @@ unsafe fn run<const ROWS: usize, const GROUPS: usize, const BF16: bool>(tile: Ti
     }
 }
 
-/// The 32 lanes of one group of a column.
+/// The 32 lanes of one group of column `k`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn load<const BF16: bool>(column: *const u32, group: usize) -> [__m512; 2] {
-    // SAFETY: the caller passes a column that has this group.
+unsafe fn load<const BF16: bool>(
+    panel: *const u32,
+    stride: usize,
+    k: usize,
+    group: usize,
+) -> [__m512; 2] {
+    // SAFETY: the caller passes a panel that has this group of this column.
     unsafe {
         if BF16 {
-            let words = _mm512_loadu_si512(column.add(group * GROUP_ROWS / 2).cast());
-            let high = _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
-            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)), _mm512_castsi512_ps(high)]
+            let first = panel.add(2 * group * stride + k / 2 * PAIR_ROWS);
+            let words = [first, first.add(stride)].map(|words| _mm512_loadu_si512(words.cast()));
+            let high = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+            if k % 2 == 0 {
+                words.map(|words| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)))
+            } else {
+                words.map(|words| _mm512_castsi512_ps(_mm512_and_si512(words, high)))
+            }
         } else {
-            let values = column.add(group * GROUP_ROWS).cast::<f32>();
+            let values = panel.add(k * stride + group * GROUP_ROWS).cast::<f32>();
             [_mm512_loadu_ps(values), _mm512_loadu_ps(values.add(16))]
         }
     }

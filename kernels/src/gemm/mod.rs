@@ -5,6 +5,8 @@
 #![expect(unsafe_code, reason = "calls kernels for detected instructions")]
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -13,7 +15,7 @@ mod portable;
 mod tests;
 
 use crate::cpu::{Isa, Path};
-use crate::packed::GROUP_ROWS;
+use crate::packed::{GROUP_ROWS, PAIR_ROWS};
 
 /// Depth of one chunk of packed left-hand rows.
 ///
@@ -30,7 +32,8 @@ const LINE: usize = 64;
 pub(crate) enum Panel<'a> {
     /// Plain values.
     F32(&'a [f32]),
-    /// Words of two `bf16` each, in the order of [`crate::packed`].
+    /// Words of two `bf16` each, in the order of [`crate::packed`]: groups of 16 lanes, `stride`
+    /// words apart.
     Bf16(&'a [u32]),
 }
 
@@ -39,7 +42,7 @@ pub(crate) enum Panel<'a> {
 pub(crate) struct Right<'a> {
     /// The values.
     pub(crate) panel: Panel<'a>,
-    /// Distance of two columns in elements of the panel.
+    /// Distance of two columns, or of two groups of 16 lanes, in elements of the panel.
     pub(crate) stride: usize,
     /// What to fetch meanwhile.
     pub(crate) ahead: Ahead,
@@ -91,13 +94,15 @@ pub(crate) fn accumulate<const GROUPS: usize>(
     if left.rows == 0 || left.depth == 0 {
         return;
     }
-    let (len, width) = match panel {
-        Panel::F32(values) => (values.len(), GROUPS * GROUP_ROWS),
-        Panel::Bf16(words) => (words.len(), GROUPS * GROUP_ROWS / 2),
+    let (len, needed) = match panel {
+        Panel::F32(values) => (values.len(), (left.depth - 1) * stride + GROUPS * GROUP_ROWS),
+        Panel::Bf16(words) => {
+            (words.len(), (2 * GROUPS - 1) * stride + left.depth.div_ceil(2) * PAIR_ROWS)
+        }
     };
     assert!(left.rows <= max_rows::<GROUPS>(isa), "a tile has few rows");
     assert!(left.values.len() >= left.needed(), "the left side is complete");
-    assert!(len >= (left.depth - 1) * stride + width, "the right side is complete");
+    assert!(len >= needed, "the right side is complete");
     assert!(c.len() >= left.rows * GROUPS * GROUP_ROWS, "the result has room");
     #[cfg(target_arch = "x86_64")]
     let mut tile = |panel| Tile {

@@ -2,7 +2,7 @@
 
 use super::{CHUNK, Left, Panel, Right};
 use crate::math::{PORTABLE_FUSES, mul_add};
-use crate::packed::GROUP_ROWS;
+use crate::packed::{GROUP_ROWS, PAIR_ROWS};
 
 pub(super) const MAX_ROWS: usize = 1;
 
@@ -18,7 +18,7 @@ pub(super) fn accumulate<const GROUPS: usize>(
             sums.copy_from_slice(c);
             for k in 0..left.depth {
                 let x = left.values[(k / CHUNK * left.rows + row) * CHUNK + k % CHUNK];
-                let column = widen(panel, k * stride, group);
+                let column = widen(panel, k, stride, group);
                 for (sum, w) in sums.iter_mut().zip(column) {
                     *sum = mul_add::<PORTABLE_FUSES>(x, w, *sum);
                 }
@@ -29,18 +29,19 @@ pub(super) fn accumulate<const GROUPS: usize>(
 }
 
 #[inline]
-fn widen(panel: Panel<'_>, start: usize, group: usize) -> [f32; GROUP_ROWS] {
+fn widen(panel: Panel<'_>, k: usize, stride: usize, group: usize) -> [f32; GROUP_ROWS] {
     let mut column = [0f32; GROUP_ROWS];
     match panel {
         Panel::F32(values) => {
-            column.copy_from_slice(&values[start + group * GROUP_ROWS..][..GROUP_ROWS]);
+            column.copy_from_slice(&values[k * stride + group * GROUP_ROWS..][..GROUP_ROWS]);
         }
         Panel::Bf16(words) => {
-            let words = &words[start + group * GROUP_ROWS / 2..][..GROUP_ROWS / 2];
-            let (low, high) = column.split_at_mut(GROUP_ROWS / 2);
-            for ((word, low), high) in words.iter().zip(low).zip(high) {
-                *low = f32::from_bits(word << 16);
-                *high = f32::from_bits(word & 0xffff_0000);
+            let first = group * GROUP_ROWS / PAIR_ROWS;
+            for (half, column) in column.as_chunks_mut::<PAIR_ROWS>().0.iter_mut().enumerate() {
+                let words = &words[(first + half) * stride + k / 2 * PAIR_ROWS..][..PAIR_ROWS];
+                for (value, word) in column.iter_mut().zip(words) {
+                    *value = f32::from_bits(word >> (k % 2 * 16) << 16);
+                }
             }
         }
     }

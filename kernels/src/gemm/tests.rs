@@ -28,11 +28,16 @@ fn pack(rows: &[Vec<f32>]) -> Vec<f32> {
     packed
 }
 
-/// Words of `[depth][lanes]` values, which must be exact in `bf16`.
-fn to_words(values: &[f32]) -> Vec<u32> {
-    let bits = |x: f32| u32::from(bf16::from_f32(x).to_bits());
-    let group = |g: &[f32]| (0..16).map(|j| bits(g[j]) | bits(g[j + 16]) << 16).collect::<Vec<_>>();
-    values.chunks_exact(GROUP_ROWS).flat_map(group).collect()
+/// Words of `[depth][lanes]` values, which must be exact in `bf16`, and the words of one group.
+fn to_words(values: &[f32], lanes: usize) -> (Vec<u32>, usize) {
+    let group_words = (values.len() / lanes).next_multiple_of(32) / 2 * 16;
+    let mut words = vec![0u32; lanes / 16 * group_words];
+    for (index, &value) in values.iter().enumerate() {
+        let (k, lane) = (index / lanes, index % lanes);
+        words[lane / 16 * group_words + k / 2 * 16 + lane % 16] |=
+            u32::from(bf16::from_f32(value).to_bits()) << (k % 2 * 16);
+    }
+    (words, group_words)
 }
 
 fn right(panel: Panel<'_>, stride: usize) -> Right<'_> {
@@ -46,7 +51,7 @@ fn check<const GROUPS: usize>() {
             let stride = width + 32;
             let w: Vec<f32> = values(7, depth * stride);
             let w: Vec<f32> = w.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
-            let words = to_words(&w);
+            let (words, group_words) = to_words(&w, stride);
             for rows in 1..=max_rows::<GROUPS>(isa) {
                 let left: Vec<_> = (0..rows).map(|row| values(row as u32, depth)).collect();
                 let packed = pack(&left);
@@ -58,7 +63,7 @@ fn check<const GROUPS: usize>() {
                     c
                 };
                 let found = run(Panel::F32(&w), stride);
-                let narrow = run(Panel::Bf16(&words), stride / 2);
+                let narrow = run(Panel::Bf16(&words), group_words);
                 let same = found.iter().zip(&narrow).all(|(a, b)| a.to_bits() == b.to_bits());
                 assert!(same, "{isa:?}: weight types disagree at {rows} rows, depth {depth}");
                 for (row, left) in left.iter().enumerate() {

@@ -2,12 +2,13 @@
 //!
 //! A matrix `[rows, cols]` is cut into panels of [`PANEL_ROWS`] rows; a panel is stored column by
 //! column, so that a product with a vector streams one contiguous run of memory. The last panel is
-//! padded with zero rows. Inside one column of a panel:
+//! padded with zero rows.
 //!
-//! - `f32`: the 64 rows in order;
-//! - `bf16`: two groups of 32 rows; each group is 16 little-endian words of 32 bits, word `j` holds
-//!   row `j` in its low half and row `j + 16` in its high half. One shift and one mask widen a word
-//!   vector to two vectors of `f32`.
+//! - `f32`: columns of 64 rows in order;
+//! - `bf16`: four groups of 16 rows, one after the other. A group holds pairs of columns, padded
+//!   with zeros to a multiple of [`PAIR_DEPTH`] columns; a pair is 16 little-endian words of 32
+//!   bits, word `j` holds row `j` of the even column in its low half and of the odd one in its high
+//!   half. One shift or one mask widens a vector of words to `f32`, and 16 pairs are a tile of AMX.
 
 mod storage;
 #[cfg(test)]
@@ -29,6 +30,12 @@ pub(crate) const PANEL_ROWS: usize = 64;
 
 /// Rows of one group of a panel: what the smallest kernels compute at once.
 pub(crate) const GROUP_ROWS: usize = 32;
+
+/// Rows of a group of column pairs.
+pub(crate) const PAIR_ROWS: usize = 16;
+
+/// Columns of column pairs are padded to a multiple of this.
+pub(crate) const PAIR_DEPTH: usize = 32;
 
 /// A weight matrix `[rows, cols]` (a linear layer's `[out, in]`) or vector in kernel layout.
 ///
@@ -115,8 +122,13 @@ impl PackedTensor {
         if rows == 0 || cols == 0 {
             bail!("a packed matrix needs rows and columns: [{rows}, {cols}]")
         }
+        let padded_cols = match kind {
+            WeightType::F32 => Some(cols),
+            WeightType::Bf16 => cols.checked_next_multiple_of(PAIR_DEPTH),
+        };
         rows.checked_next_multiple_of(PANEL_ROWS)
-            .and_then(|rows| rows.checked_mul(cols))
+            .zip(padded_cols)
+            .and_then(|(rows, cols)| rows.checked_mul(cols))
             .and_then(|elements| elements.checked_mul(kind.size_in_bytes()))
             .filter(|&bytes| isize::try_from(bytes).is_ok())
             .ok_or_else(|| {
@@ -161,63 +173,79 @@ impl PackedTensor {
         self.unpack()?.flatten_all()
     }
 
-    /// Some columns of panel `index`.
+    /// Some columns of panel `index`; the first is even.
     pub(crate) fn panel(&self, index: usize, cols: Range<usize>) -> Right<'_> {
-        let stride = self.kind.column_words();
-        let base = index * self.cols;
-        let words = (base + cols.start) * stride..(base + cols.end) * stride;
-        let panel = match self.kind {
-            WeightType::F32 => Panel::F32(&self.storage.floats()[words]),
-            WeightType::Bf16 => Panel::Bf16(&self.storage.words()[words]),
-        };
-        Right { panel, stride, ahead: Ahead::NOTHING }
+        match self.kind {
+            WeightType::F32 => {
+                let base = index * self.cols;
+                let floats = (base + cols.start) * PANEL_ROWS..(base + cols.end) * PANEL_ROWS;
+                let panel = Panel::F32(&self.storage.floats()[floats]);
+                Right { panel, stride: PANEL_ROWS, ahead: Ahead::NOTHING }
+            }
+            WeightType::Bf16 => {
+                let stride = self.pair_group_words();
+                let first = index * PANEL_ROWS / PAIR_ROWS * stride;
+                let start = cols.start / 2 * PAIR_ROWS;
+                let end = 3 * stride + cols.end.div_ceil(2) * PAIR_ROWS;
+                let panel = Panel::Bf16(&self.storage.words()[first + start..first + end]);
+                Right { panel, stride, ahead: Ahead::NOTHING }
+            }
+        }
+    }
+
+    /// The words of all groups of 16 rows of a `bf16` matrix, and how many one group has.
+    pub(crate) fn pair_groups(&self) -> (&[u32], usize) {
+        (self.storage.words(), self.pair_group_words())
+    }
+
+    fn pair_group_words(&self) -> usize {
+        pair_group_words(self.cols)
     }
 
     /// Writes row `row` to `values`, which has `cols` elements.
     pub(crate) fn read_row(&self, row: usize, values: &mut [f32]) {
-        let place = Place::of(self.kind, self.cols, row);
         let words = self.storage.words();
-        for (col, value) in values.iter_mut().enumerate() {
-            let word = words[place.word + col * place.stride];
-            *value = match self.kind {
-                WeightType::F32 => f32::from_bits(word),
-                WeightType::Bf16 => f32::from_bits((word >> place.shift) << 16),
-            };
-        }
-    }
-}
-
-/// Where one row lies in the words of a packed matrix.
-struct Place {
-    word: usize,
-    stride: usize,
-    shift: u32,
-}
-
-impl Place {
-    fn of(kind: WeightType, cols: usize, row: usize) -> Self {
-        let stride = kind.column_words();
-        let (panel, lane) = (row / PANEL_ROWS, row % PANEL_ROWS);
-        let base = panel * cols * stride;
-        match kind {
-            WeightType::F32 => Self { word: base + lane, stride, shift: 0 },
+        match self.kind {
+            WeightType::F32 => {
+                let words = words[first_float(self.cols, row)..].iter().step_by(PANEL_ROWS);
+                values.iter_mut().zip(words).for_each(|(value, word)| *value = f32::from_bits(*word));
+            }
             WeightType::Bf16 => {
-                let (group, lane) = (lane / GROUP_ROWS, lane % GROUP_ROWS);
-                let word = base + group * GROUP_ROWS / 2 + lane % 16;
-                Self { word, stride, shift: if lane < 16 { 0 } else { 16 } }
+                let words = words[first_pair(self.cols, row)..].iter().step_by(PAIR_ROWS);
+                for (values, word) in values.chunks_mut(2).zip(words) {
+                    let halves = [word << 16, word & 0xffff_0000];
+                    values.iter_mut().zip(halves).for_each(|(v, half)| *v = f32::from_bits(half));
+                }
             }
         }
     }
 }
 
+/// Where a row of an `f32` matrix starts; its elements are [`PANEL_ROWS`] apart.
+fn first_float(cols: usize, row: usize) -> usize {
+    row / PANEL_ROWS * cols * PANEL_ROWS + row % PANEL_ROWS
+}
+
+/// Where a row of a `bf16` matrix starts; its pairs are [`PAIR_ROWS`] apart.
+fn first_pair(cols: usize, row: usize) -> usize {
+    row / PAIR_ROWS * pair_group_words(cols) + row % PAIR_ROWS
+}
+
+fn pair_group_words(cols: usize) -> usize {
+    cols.next_multiple_of(PAIR_DEPTH) / 2 * PAIR_ROWS
+}
+
 fn write_row(kind: WeightType, cols: usize, words: &mut [u32], row: usize, values: &[f32]) {
-    let place = Place::of(kind, cols, row);
-    for (col, &value) in values.iter().enumerate() {
-        let word = &mut words[place.word + col * place.stride];
-        match kind {
-            WeightType::F32 => *word = value.to_bits(),
-            WeightType::Bf16 => {
-                *word |= u32::from(bf16::from_f32(value).to_bits()) << place.shift;
+    match kind {
+        WeightType::F32 => {
+            let words = words[first_float(cols, row)..].iter_mut().step_by(PANEL_ROWS);
+            words.zip(values).for_each(|(word, value)| *word = value.to_bits());
+        }
+        WeightType::Bf16 => {
+            let half = |value: f32| u32::from(bf16::from_f32(value).to_bits());
+            let words = words[first_pair(cols, row)..].iter_mut().step_by(PAIR_ROWS);
+            for (word, values) in words.zip(values.chunks(2)) {
+                *word = half(values[0]) | values.get(1).map_or(0, |&value| half(value) << 16);
             }
         }
     }

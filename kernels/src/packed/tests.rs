@@ -40,9 +40,8 @@ fn the_layout_is_the_documented_one() {
         let found = f32::from_le_bytes(f32s.bytes()[element * 4..][..4].try_into().unwrap());
         assert_eq!(found.to_bits(), at(row, col).to_bits());
 
-        let (group, lane) = (lane / 32, lane % 32);
-        let pair = (panel * 3 + col) * 32 + group * 16 + lane % 16;
-        let half = pair * 2 + lane / 16;
+        // Groups of 16 rows have 32 columns, in pairs.
+        let half = row / 16 * 16 * 32 + col / 2 * 32 + lane % 16 * 2 + col % 2;
         let found = bf16::from_le_bytes(bf16s.bytes()[half * 2..][..2].try_into().unwrap());
         assert_eq!(found, bf16::from_f32(at(row, col)));
     }

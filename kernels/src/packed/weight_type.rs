@@ -5,8 +5,6 @@ use std::str::FromStr;
 
 use candle_core::Error;
 
-use super::PANEL_ROWS;
-
 /// How a [`PackedTensor`](crate::PackedTensor) stores one element.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
@@ -40,11 +38,6 @@ impl WeightType {
     /// The type of this [name](Self::name), if there is one.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
-    }
-
-    /// 32-bit words of one column of a panel.
-    pub(crate) fn column_words(self) -> usize {
-        PANEL_ROWS * self.size_in_bytes() / size_of::<u32>()
     }
 }
 

@@ -1,18 +1,15 @@
-//! The linear layer: activations times packed weights.
+//! The product with vectors: sums stay in registers, `f32` throughout.
 #![expect(unsafe_code, reason = "threads write disjoint parts of one result")]
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
-
-use super::check_dtype;
 use crate::PackedTensor;
 use crate::cpu::Cpu;
 use crate::gemm::{self, Ahead, CHUNK, Left, Panel, max_rows};
 use crate::packed::{GROUP_ROWS, PANEL_ROWS};
 use crate::pool::Parts;
-use crate::view::{Rows, dense_rows, f32_slice};
+use crate::view::Rows;
 
 /// A panel is computed in whole.
 const GROUPS: usize = PANEL_ROWS / GROUP_ROWS;
@@ -27,70 +24,8 @@ const BLOCK_BYTES: usize = 32 << 10;
 /// How far ahead of itself a single tile fetches weights, in bytes.
 const FETCH_DISTANCE: usize = 2 << 10;
 
-/// `x` `[n, in]` f32 times `weight` `[out, in]`, transposed, plus `bias` `[out]` f32: `[n, out]`.
-///
-/// Every element is summed in f32 in ascending order of `in` with one accumulator.
-pub fn linear(x: &Tensor, weight: &PackedTensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    check_dtype("linear", "x", x, DType::F32)?;
-    let (_, in_dim) = x.dims2()?;
-    let (out_dim, expected) = (weight.rows(), weight.cols());
-    if in_dim != expected {
-        bail!("linear: x has {in_dim} columns, the weight [{out_dim}, {expected}] needs {expected}")
-    }
-    let x = dense_rows(x)?;
-    let op = Linear { weight, cpu: Cpu::current() };
-    let Some(bias) = bias else { return x.apply_op1_no_bwd(&op) };
-    check_dtype("linear", "bias", bias, DType::F32)?;
-    if bias.dims() != [out_dim] {
-        bail!("linear: bias must be [{out_dim}]: {:?}", bias.shape())
-    }
-    x.apply_op2_no_bwd(&bias.contiguous()?, &op)
-}
-
-struct Linear<'a> {
-    weight: &'a PackedTensor,
-    cpu: Cpu,
-}
-
-impl CustomOp1 for Linear<'_> {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok(self.run(Rows::new(x, layout)?, None))
-    }
-}
-
-impl CustomOp2 for Linear<'_> {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        Ok(self.run(Rows::new(x, layout)?, Some(f32_slice(bias, bias_layout)?)))
-    }
-}
-
-impl Linear<'_> {
-    fn run(&self, x: Rows<'_>, bias: Option<&[f32]>) -> (CpuStorage, Shape) {
-        let shape = Shape::from((x.len(), self.weight.rows()));
-        let mut out = vec![0f32; shape.elem_count()];
-        if !out.is_empty() {
-            multiply(&self.cpu, x, (self.weight, bias), &mut out);
-        }
-        (CpuStorage::F32(out), shape)
-    }
-}
-
 /// Writes the product to `out` `[n, out]`. One item of work is a block of rows times one panel.
-fn multiply(
+pub(super) fn multiply(
     cpu: &Cpu,
     x: Rows<'_>,
     (weight, bias): (&PackedTensor, Option<&[f32]>),
@@ -197,10 +132,10 @@ impl<'a> Tiles<'a> {
 /// One tile alone is bound by memory and fetches a little ahead of itself. Several tiles share the
 /// fetching of the next block, so that memory never waits for arithmetic.
 fn fetch_ahead(block: Panel<'_>, tile: usize, num_tiles: usize) -> Ahead {
-    let (from, bytes, column_bytes) = match block {
-        Panel::F32(values) => (values.as_ptr().cast::<u8>(), size_of_val(values), 4 * PANEL_ROWS),
-        Panel::Bf16(words) => (words.as_ptr().cast::<u8>(), size_of_val(words), 2 * PANEL_ROWS),
-    };
+    // The four streams of pairs are left to the processor's own prefetching.
+    let Panel::F32(values) = block else { return Ahead::NOTHING };
+    let (bytes, column_bytes) = (size_of_val(values), size_of::<f32>() * PANEL_ROWS);
     let distance = if num_tiles == 1 { FETCH_DISTANCE } else { bytes + bytes * tile / num_tiles };
-    Ahead { from: from.wrapping_add(distance), step: column_bytes / num_tiles }
+    let from = values.as_ptr().cast::<u8>().wrapping_add(distance);
+    Ahead { from, step: column_bytes / num_tiles }
 }

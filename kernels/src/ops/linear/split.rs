@@ -1,0 +1,130 @@
+//! The product with AMX tiles: activations split into parts of `bf16`, weights as they are.
+#![expect(unsafe_code, reason = "threads write disjoint parts of one result; tile instructions")]
+
+use crate::PackedTensor;
+use crate::cpu::Cpu;
+use crate::gemm::amx::{self, LANES, Product, SPLIT_WORDS, SplitRow, TILE_ROWS, TILE_WORDS};
+use crate::packed::{PAIR_DEPTH, PAIR_ROWS};
+use crate::pool::Parts;
+use crate::view::Rows;
+
+/// Tiles of rows that meet a panel while it is in the cache.
+const BLOCK_TILES: usize = 6;
+
+/// Blocks of 32 columns that all tiles use before the next: the weights stay in the first-level
+/// cache. Sums are carried on exactly, so this changes no result.
+const BLOCK_DEPTH: usize = 8;
+
+/// How far ahead of itself a tile fetches weights, in bytes.
+const FETCH_DISTANCE: usize = 2 << 10;
+
+/// Items of work for each thread, at least, so that none waits long for another.
+const ITEMS_PER_THREAD: usize = 8;
+
+/// Writes the product to `out` `[n, out]`. One item of work is a block of rows times one to four
+/// groups of lanes.
+pub(super) fn multiply(
+    cpu: &Cpu,
+    x: Rows<'_>,
+    (weight, bias): (&PackedTensor, Option<&[f32]>),
+    out: &mut [f32],
+) {
+    let left = Split::of(cpu, x);
+    let num_groups = weight.rows().div_ceil(PAIR_ROWS);
+    let num_blocks = left.num_tiles.div_ceil(BLOCK_TILES);
+    let wanted = ITEMS_PER_THREAD * cpu.pool.num_threads();
+    let groups = [4, 2].into_iter().find(|groups| num_blocks * num_groups >= wanted * groups);
+    let groups = groups.unwrap_or(1);
+    let num_parts = num_groups.div_ceil(groups);
+    let work = left.num_rows * weight.rows() * weight.cols();
+    let out = Parts::new(out);
+    cpu.pool.for_each_worth(work, num_blocks * num_parts, |item| {
+        let (block, part) = (item / num_parts, item % num_parts);
+        let tiles = block * BLOCK_TILES..left.num_tiles.min((block + 1) * BLOCK_TILES);
+        let rows = left.first_row(tiles.start)..left.first_row(tiles.end);
+        let mut sums = [0f32; BLOCK_TILES * TILE_ROWS * LANES];
+        left.times(weight, tiles, part * groups, groups, &mut sums);
+
+        let lanes = groups * PAIR_ROWS;
+        let lanes = part * lanes..weight.rows().min((part + 1) * lanes);
+        for (row, sums) in rows.zip(sums.chunks_exact(LANES)) {
+            let start = row * weight.rows();
+            // SAFETY: items differ in the block or the part, so in the rows or the columns.
+            let out = unsafe { out.part(start + lanes.start..start + lanes.end) };
+            out.copy_from_slice(&sums[..out.len()]);
+            if let Some(bias) = bias {
+                out.iter_mut().zip(&bias[lanes.clone()]).for_each(|(out, bias)| *out += bias);
+            }
+        }
+    });
+}
+
+/// Rows split into parts, in tiles.
+struct Split {
+    words: Vec<u32>,
+    num_rows: usize,
+    num_tiles: usize,
+    /// Blocks of 32 columns.
+    depth: usize,
+}
+
+impl Split {
+    fn of(cpu: &Cpu, x: Rows<'_>) -> Self {
+        let (num_rows, depth) = (x.len(), x.width().div_ceil(PAIR_DEPTH));
+        let num_tiles = num_rows.div_ceil(TILE_ROWS);
+        let row_words = depth * SPLIT_WORDS;
+        let mut split = Self { words: Vec::new(), num_rows, num_tiles, depth };
+        let mut words = vec![0u32; num_rows * row_words];
+        let parts = Parts::new(&mut words);
+        cpu.pool.for_each_worth(8 * num_rows * x.width(), num_tiles, |tile| {
+            let rows = split.first_row(tile)..split.first_row(tile + 1);
+            // SAFETY: tiles hold disjoint rows.
+            let words = unsafe { parts.part(rows.start * row_words..rows.end * row_words) };
+            for (row, index) in rows.clone().enumerate() {
+                let values = x.row(index);
+                cpu.isa.run(SplitRow { values, row, rows: rows.len(), words });
+            }
+        });
+        split.words = words;
+        split
+    }
+
+    /// Tiles are as equal as they can be.
+    fn first_row(&self, tile: usize) -> usize {
+        self.num_rows * tile / self.num_tiles
+    }
+
+    /// Writes the product of some tiles with some groups of lanes to `sums` `[rows][LANES]`.
+    fn times(
+        &self,
+        weight: &PackedTensor,
+        tiles: std::ops::Range<usize>,
+        first_group: usize,
+        groups: usize,
+        sums: &mut [f32],
+    ) {
+        let (words, stride) = weight.pair_groups();
+        let base = self.first_row(tiles.start);
+        // One tile is bound by memory and keeps its sums; several share what is in the cache.
+        let step = if tiles.len() == 1 { self.depth } else { BLOCK_DEPTH };
+        for start in (0..self.depth).step_by(step) {
+            let blocks = step.min(self.depth - start);
+            for tile in tiles.clone() {
+                let (first, end) = (self.first_row(tile), self.first_row(tile + 1));
+                let rows = end - first;
+                let product = Product {
+                    left: &self.words[(first * self.depth + start * rows) * SPLIT_WORDS..],
+                    rows,
+                    right: &words[first_group * stride + start * TILE_WORDS..],
+                    stride,
+                    groups,
+                    blocks,
+                    ahead: FETCH_DISTANCE,
+                };
+                let sums = &mut sums[(first - base) * LANES..(end - base) * LANES];
+                // SAFETY: only a path that has the tiles comes here.
+                unsafe { amx::accumulate(product, sums) };
+            }
+        }
+    }
+}
