@@ -144,11 +144,25 @@ macro_rules! fetch {
 macro_rules! multiply {
     ($sums:literal, $right:literal, $from:literal) => {
         concat!(
-            "tileloadd ", $right, ", [{", $from, "} + {line}]\n",
+            "tileloadd ",
+            $right,
+            ", [{",
+            $from,
+            "} + {line}]\n",
             fetch!($from),
-            "tdpbf16ps ", $sums, ", tmm4, ", $right, "\n",
-            "tdpbf16ps ", $sums, ", tmm5, ", $right, "\n",
-            "add {", $from, "}, 1024\n",
+            "tdpbf16ps ",
+            $sums,
+            ", tmm4, ",
+            $right,
+            "\n",
+            "tdpbf16ps ",
+            $sums,
+            ", tmm5, ",
+            $right,
+            "\n",
+            "add {",
+            $from,
+            "}, 1024\n",
         )
     };
 }

@@ -90,7 +90,7 @@ unsafe fn load<const BF16: bool>(
             let first = panel.add(group * stride + k / 2 * PAIR_ROWS);
             let words = [first, first.add(8)].map(|words| _mm256_loadu_si256(words.cast()));
             let high = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
-            if k % 2 == 0 {
+            if k.is_multiple_of(2) {
                 words.map(|words| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)))
             } else {
                 words.map(|words| _mm256_castsi256_ps(_mm256_and_si256(words, high)))

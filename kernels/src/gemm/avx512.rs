@@ -96,7 +96,7 @@ unsafe fn load<const BF16: bool>(
             let first = panel.add(2 * group * stride + k / 2 * PAIR_ROWS);
             let words = [first, first.add(stride)].map(|words| _mm512_loadu_si512(words.cast()));
             let high = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
-            if k % 2 == 0 {
+            if k.is_multiple_of(2) {
                 words.map(|words| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)))
             } else {
                 words.map(|words| _mm512_castsi512_ps(_mm512_and_si512(words, high)))

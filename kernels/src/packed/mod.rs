@@ -208,7 +208,10 @@ impl PackedTensor {
         match self.kind {
             WeightType::F32 => {
                 let words = words[first_float(self.cols, row)..].iter().step_by(PANEL_ROWS);
-                values.iter_mut().zip(words).for_each(|(value, word)| *value = f32::from_bits(*word));
+                values
+                    .iter_mut()
+                    .zip(words)
+                    .for_each(|(value, word)| *value = f32::from_bits(*word));
             }
             WeightType::Bf16 => {
                 let words = words[first_pair(self.cols, row)..].iter().step_by(PAIR_ROWS);

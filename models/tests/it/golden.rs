@@ -14,6 +14,9 @@ use crate::harness::{Runner, backends, distinct, relative_error};
 /// About five times the largest that is measured, 3.9e-6: only the order of summation differs.
 const TOLERANCE: f32 = 2e-5;
 
+/// The same with bf16 weights: a processor with tiles keeps 16 bits of an activation. Measured 5.2e-5.
+const BF16_TOLERANCE: f32 = 1e-4;
+
 #[derive(Deserialize)]
 struct Golden {
     seed: u64,
@@ -74,7 +77,8 @@ fn check_family(prefix: &str, num_cases: usize) {
         assert_eq!(config.num_parameters().unwrap(), golden.num_parameters, "{name}");
         let source = testing::random_source(&config, golden.seed).unwrap();
         let chunks = [golden.prompt.len(), 1, 7];
-        let (f32, bf16) = ((&golden.f32, &chunks[..]), (&golden.bf16, &chunks[..1]));
+        let f32 = (&golden.f32, &chunks[..], TOLERANCE);
+        let bf16 = (&golden.bf16, &chunks[..1], BF16_TOLERANCE);
         check(&format!("{name} f32"), &config, source.clone(), &golden.prompt, f32);
         check(&format!("{name} bf16"), &config, rounded(source), &golden.prompt, bf16);
     }
@@ -94,7 +98,7 @@ fn check(
     config: &ModelConfig,
     source: MapSource,
     prompt: &[u32],
-    (expected, chunks): (&Answer, &[usize]),
+    (expected, chunks, tolerance): (&Answer, &[usize], f32),
 ) {
     assert!(16 <= distinct(&expected.greedy), "{name}: the text has collapsed");
     let model = build(config, &Weights::new(Arc::new(source), None)).unwrap();
@@ -106,7 +110,7 @@ fn check(
             let (logits, greedy) = runner.generate(prompt, chunk, expected.greedy.len());
             for (&position, expected) in expected.positions.iter().zip(&expected.logits) {
                 let error = relative_error(&logits[position], expected);
-                assert!(error <= TOLERANCE, "{case}, position {position}: {error:e}");
+                assert!(error <= tolerance, "{case}, position {position}: {error:e}");
                 worst = worst.max(error);
             }
             assert_eq!(greedy, expected.greedy, "{case}");

@@ -9,7 +9,7 @@ use crate::pool::Parts;
 use crate::view::Rows;
 
 /// Tiles of rows that meet a panel while it is in the cache.
-const BLOCK_TILES: usize = 6;
+const BLOCK_TILES: usize = 4;
 
 /// Blocks of 32 columns that all tiles use before the next: the weights stay in the first-level
 /// cache. Sums are carried on exactly, so this changes no result.
