@@ -2,7 +2,7 @@
 
 use super::Scheduler;
 use crate::policy::{Budget, Claim, MAX_PREFIX_WAITS, Place, Running, Share, Usage, gives_way};
-use crate::{BlockId, PerClass, RequestId, Sequence};
+use crate::{BlockId, RequestId, Sequence};
 
 /// One sequence's share of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +49,6 @@ struct Step {
     num_pledged: usize,
     /// First in line of all.
     first: Option<Place>,
-    /// Classes of which a sequence gave way.
-    is_closed: PerClass<bool>,
     output: SchedulerOutput,
 }
 
@@ -91,7 +89,6 @@ impl Scheduler {
                 .into_iter()
                 .chain(self.waiting.first())
                 .min(),
-            is_closed: PerClass::default(),
             output: SchedulerOutput::default(),
         };
         for item in &mut self.running {
@@ -109,18 +106,13 @@ impl Scheduler {
 
     /// Whoever is first in line of all has a token.
     fn serve_first(&mut self, step: &mut Step) {
-        let Some(first) = step.first else { return };
-        let at = match self.running.first().filter(|seq| seq.place == first) {
-            Some(_) => Some(0),
-            None => {
-                let (_, id) = self.waiting.next(Share::Lent, None).expect("it waits");
-                match self.let_in(step, Share::Lent, id) {
-                    Entry::In(at) => Some(at),
-                    Entry::WaitsForPrefix | Entry::NoRoom => None,
-                }
-            }
+        let runs = self.running.first().is_some_and(|seq| Some(seq.place) == step.first);
+        let entry = match self.waiting.next(Share::Lent, None) {
+            _ if runs => Entry::In(0),
+            Some((_, id)) => self.let_in(step, Share::Lent, id),
+            None => return,
         };
-        if let Some(at) = at {
+        if let Entry::In(at) = entry {
             self.grant(step, at, 1.min(step.budget.available(Share::Lent)));
         }
     }
@@ -141,13 +133,10 @@ impl Scheduler {
     fn serve_waiting(&mut self, step: &mut Step, share: Share) {
         let (mut after, mut num_passed) = (None, 0);
         while 0 < step.budget.available(share) && num_passed <= MAX_PASSED {
-            // What was just taken from one sequence must not go to a newer one.
-            let is_closed = match share {
-                Share::Kept(class) => step.is_closed[class],
-                Share::Lent => !step.output.preempted.is_empty(),
-            };
-            let next = self.waiting.next(share, after);
-            let Some((place, id)) = next.filter(|_| !is_closed) else { return };
+            let Some((place, id)) = self.waiting.next(share, after) else { return };
+            if step.output.preempted.contains(&id) {
+                return;
+            }
             match self.let_in(step, share, id) {
                 Entry::NoRoom => return,
                 Entry::WaitsForPrefix => num_passed += 1,
@@ -276,7 +265,6 @@ impl Scheduler {
         step.num_running -= 1;
         step.blocks.remove(item.class, item.num_blocks);
         step.places.remove(item.class, 1);
-        step.is_closed[item.class] = true;
         step.output.preempted.push(item.id);
         self.counters.num_preemptions += 1;
         self.blocks.give_back(seq);

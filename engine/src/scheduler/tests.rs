@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod properties;
+mod rules;
 
 const BLOCK_SIZE: usize = 4;
 
@@ -20,7 +21,9 @@ fn limits() -> SchedulerConfig {
 }
 
 /// A scheduler and what it did, a line a step: `A[0..5]*` means that tokens 0 to 4 of request A ran
-/// and the next one was sampled.
+/// and the next one was sampled,
+/// `=` that it was sampled from the row of the one before, `3>4` that block 3 was copied to 4, `-A`
+/// that A gave way.
 struct Trace {
     scheduler: Scheduler,
     text: String,
@@ -44,7 +47,11 @@ impl Trace {
             let start = self.scheduler.sequence(item.id).unwrap().num_computed_tokens;
             let end = start + item.num_tokens;
             let star = if item.samples { "*" } else { "" };
+            let star = if item.shares_row { "=" } else { star };
             write!(self.text, "{}[{start}..{end}]{star} ", name(item.id)).unwrap();
+        }
+        for (from, to) in &plan.copies {
+            write!(self.text, "{from}>{to} ").unwrap();
         }
         for &id in &plan.preempted {
             write!(self.text, "-{} ", name(id)).unwrap();
@@ -60,6 +67,13 @@ impl Trace {
     fn steps(&mut self, num_steps: usize) -> &mut Self {
         (0..num_steps).for_each(|_| drop(self.step()));
         self
+    }
+
+    /// Lets the line move on as if a request had come and gone.
+    fn skip_arrival(&mut self) {
+        let id = RequestId(99);
+        self.scheduler.try_add(Request::greedy(id, vec![0], 1), Duration::ZERO).unwrap();
+        self.scheduler.abort(id).unwrap();
     }
 
     /// Runs until nothing is left.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::token;
+use crate::policy::Place;
 use crate::testing::check_schedule;
 use crate::{
-    BlockPool, ClassConfig, FinishReason, Request, RequestId, RouteClass, Scheduler,
+    BlockPool, Choice, ClassConfig, FinishReason, Request, RequestId, RouteClass, Scheduler,
     SchedulerConfig, SequenceError,
 };
 
@@ -19,6 +20,9 @@ enum Op {
         max_tokens: usize,
         class: RouteClass,
         cache_salt: u128,
+        num_choices: u64,
+        /// In steps from now.
+        deadline: Option<u64>,
     },
     Abort(u64),
     /// Ends the next step with an error for one row, or for all.
@@ -28,13 +32,18 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    use RouteClass::{Compliance, Default, Latency, Reasoning};
-    let class = prop::sample::select(vec![Compliance, Default, Latency, Reasoning]);
     // Two tokens, so that prefixes meet.
     let prompt = prop::collection::vec(0u32..2, 1..30);
     prop_oneof![
-        4 => (prompt, 1usize..12, class, 0u128..2).prop_map(
-            |(prompt, max_tokens, class, cache_salt)| Op::Add { prompt, max_tokens, class, cache_salt }
+        4 => (prompt, 1usize..12, any_class(), 0u128..2, 0u64..3, 0u64..60).prop_map(
+            |(prompt, max_tokens, class, cache_salt, num_choices, patience)| Op::Add {
+                prompt,
+                max_tokens,
+                class,
+                cache_salt,
+                num_choices,
+                deadline: (patience < 40).then_some(patience),
+            }
         ),
         1 => (0u64..40).prop_map(Op::Abort),
         1 => Just(Op::FailRow),
@@ -65,19 +74,24 @@ struct World {
     live: BTreeMap<RequestId, Vec<u32>>,
     max_tokens: HashMap<RequestId, usize>,
     num_added: u64,
+    num_steps: u64,
 }
 
 impl World {
     fn apply(&mut self, op: Op) {
         match op {
-            Op::Add { prompt, max_tokens, class, cache_salt } => {
+            Op::Add { prompt, max_tokens, class, cache_salt, num_choices, deadline } => {
                 let id = RequestId(self.num_added);
+                let others = self.num_added + 1..=self.num_added + num_choices;
+                let choices = others.map(|id| Choice { id: RequestId(id), seed: id }).collect();
+                let deadline = deadline.map(|steps| Duration::from_millis(self.num_steps + steps));
                 let base = Request::greedy(id, prompt, max_tokens);
-                let request = Request { class, cache_salt, ..base };
-                if self.scheduler.try_add(request, Duration::ZERO).is_ok() {
-                    self.live.insert(id, Vec::new());
-                    self.max_tokens.insert(id, max_tokens);
-                    self.num_added += 1;
+                let request = Request { class, deadline, cache_salt, choices, ..base };
+                let ids: Vec<RequestId> = request.ids().collect();
+                if self.scheduler.try_add(request, self.now()).is_ok() {
+                    self.live.extend(ids.iter().map(|id| (*id, Vec::new())));
+                    self.max_tokens.extend(ids.iter().map(|id| (*id, max_tokens)));
+                    self.num_added += ids.len() as u64;
                 }
             }
             Op::Abort(id) => {
@@ -91,10 +105,27 @@ impl World {
         self.scheduler.check();
     }
 
+    /// Each step takes a millisecond.
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.num_steps)
+    }
+
     fn step(&mut self, failure: Option<bool>) {
+        self.num_steps += 1;
+        for output in self.scheduler.expire(self.now()) {
+            let text = self.live.remove(&output.id).expect("only live requests expire");
+            assert!(text.is_empty(), "what has a token has met its deadline");
+        }
         let block_size = self.scheduler.limits().block_size;
         let plan = self.scheduler.schedule();
         check_schedule(&self.scheduler, &plan);
+        for &(from, to) in &plan.copies {
+            for slot in 0..block_size {
+                if let Some(content) = self.slots.get(&(from, slot)).cloned() {
+                    self.slots.insert((to, slot), content);
+                }
+            }
+        }
         for item in &plan.scheduled {
             let seq = self.scheduler.sequence(item.id).unwrap();
             let slot_of =
@@ -122,7 +153,9 @@ impl World {
                     Ok(token(item.id.0 as u32 % 2))
                 }
             });
-            self.scheduler.apply(&plan, rows.collect())
+            let outputs = self.scheduler.apply(&plan, rows.collect());
+            self.scheduler.measured(plan.num_tokens(), Duration::from_millis(1));
+            outputs
         };
         for output in outputs {
             let text = self.live.get_mut(&output.id).expect("only live requests have outputs");
@@ -158,6 +191,7 @@ proptest! {
             live: BTreeMap::new(),
             max_tokens: HashMap::new(),
             num_added: 0,
+            num_steps: 0,
         };
         ops.into_iter().for_each(|op| world.apply(op));
         let mut num_steps = 0;
@@ -171,30 +205,73 @@ proptest! {
         prop_assert_eq!(stats.blocks_free, stats.blocks_total);
     }
 
+    /// The bound that the rules promise: whoever is first in line has a token in every step, and
+    /// those before it in line are a fixed set, so it waits for no more steps than these and itself
+    /// have tokens.
     #[test]
-    fn a_request_is_served_while_others_keep_coming(
+    fn nothing_starves_whatever_keeps_coming(
         config in config(),
-        class in prop::sample::select(vec![RouteClass::Default, RouteClass::Reasoning]),
-        prompts in prop::collection::vec(prop::collection::vec(0u32..100, 1..20), 300),
+        num_blocks in 9usize..20,
+        arrivals in prop::collection::vec((any_class(), 1u32..20, 1usize..12, 0u64..3), 150),
     ) {
-        let mut scheduler = Scheduler::new(config, BlockPool::new(12, 4));
-        let id = RequestId(u64::MAX);
-        let request = Request { class, ..Request::greedy(id, (0..20).collect(), 8) };
-        scheduler.try_add(request, Duration::ZERO).unwrap();
-        let (mut num_sent, mut was_served) = (0, false);
-        while !was_served {
-            prop_assert!(num_sent < prompts.len(), "{:?}", scheduler.stats());
-            // More urgent requests come in every step, until the queue is full.
-            while scheduler.stats().waiting < 10 && num_sent < prompts.len() {
-                let base = Request::greedy(RequestId(num_sent as u64), prompts[num_sent].clone(), 4);
-                scheduler.try_add(Request { class: RouteClass::Latency, ..base }, Duration::ZERO).unwrap();
-                num_sent += 1;
+        let mut scheduler = Scheduler::new(config, BlockPool::new(num_blocks, 4));
+        let mut arrivals = arrivals.into_iter();
+        let mut all: Vec<Tracked> = Vec::new();
+        let (mut num_steps, mut num_arrivals) = (0, 0);
+        loop {
+            // Two come in each step, as long as there is room in their queues.
+            for (class, num_tokens, max_tokens, num_choices) in arrivals.by_ref().take(2) {
+                let id = |index: u64| RequestId(1000 * num_arrivals + index);
+                let prompt = (0..num_tokens).map(|at| at * (1 + num_arrivals as u32) % 100).collect();
+                let choices =
+                    (1..=num_choices).map(|index| Choice { id: id(index), seed: index }).collect();
+                let base = Request::greedy(id(0), prompt, max_tokens);
+                let request = Request { class, choices, ..base };
+                if scheduler.try_add(request, Duration::ZERO).is_ok() {
+                    let num_tokens = num_tokens as usize + max_tokens;
+                    all.extend((0..=num_choices).map(|index| Tracked {
+                        id: id(index),
+                        place: Place::new(class, num_arrivals + index),
+                        num_tokens,
+                        lives: (num_steps, None),
+                    }));
+                    num_arrivals += 1 + num_choices;
+                }
             }
             let plan = scheduler.schedule();
             check_schedule(&scheduler, &plan);
             let rows = plan.scheduled.iter().filter(|item| item.samples).map(|_| Ok(token(1)));
             let outputs = scheduler.apply(&plan, rows.collect());
-            was_served = outputs.iter().any(|output| output.id == id && output.finish.is_some());
+            scheduler.check();
+            num_steps += 1;
+            for output in outputs.iter().filter(|output| output.finish.is_some()) {
+                let ended = all.iter_mut().find(|one| one.id == output.id).unwrap();
+                ended.lives.1 = Some(num_steps);
+            }
+            if scheduler.is_idle() && arrivals.len() == 0 {
+                break;
+            }
+        }
+        for one in &all {
+            let before = all.iter().filter(|other| {
+                other.place <= one.place && other.lives.1.is_none_or(|end| one.lives.0 <= end)
+            });
+            let bound: usize = before.map(|other| other.num_tokens).sum();
+            let waited = one.lives.1.expect("all have ended") - one.lives.0;
+            prop_assert!(waited <= bound, "{one:?}: {waited} steps instead of {bound}");
         }
     }
+}
+
+/// A request or choice, and the steps in which it came and ended.
+#[derive(Debug)]
+struct Tracked {
+    id: RequestId,
+    place: Place,
+    num_tokens: usize,
+    lives: (usize, Option<usize>),
+}
+
+fn any_class() -> impl Strategy<Value = RouteClass> {
+    prop::sample::select(RouteClass::ALL.to_vec())
 }
