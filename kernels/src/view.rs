@@ -1,10 +1,12 @@
-//! Host slices of candle tensors.
+//! Host slices of activations and candle tensors.
 
-use candle_core::{CpuStorage, Layout, Result, Tensor, bail};
+use std::ops::Range;
 
-/// Rows of `f32` values: the last dimension is dense, the leading ones may be strided.
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+
+/// Rows of `f32` values, each dense.
 ///
-/// A `[n, heads, d]` slice of a fused projection is such a view, so it needs no copy.
+/// The heads of a fused projection are such rows, so reading them needs no copy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows<'a> {
     data: &'a [f32],
@@ -14,21 +16,22 @@ pub(crate) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// A view of `[.., width]`; anything that is not three-dimensional must be contiguous.
-    pub(crate) fn new(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
-        let data = &f32_storage(storage)?[layout.start_offset()..];
-        let (dims, strides) = (layout.dims(), layout.stride());
-        let Some(&width) = dims.last() else { bail!("a scalar has no rows") };
-        if layout.is_contiguous() {
-            let rows = dims[..dims.len() - 1].iter().product();
-            return Ok(Self { data, outer: (rows, width), inner: (1, 0), width });
-        }
-        let (outer, inner) = match (dims, strides) {
-            (&[a, b, _], &[sa, sb, 1]) => ((a, sa), (b, sb)),
-            (&[a, _], &[sa, 1]) => ((a, sa), (1, 0)),
-            _ => bail!("rows are not dense in memory: {layout:?}"),
-        };
-        Ok(Self { data, outer, inner, width })
+    /// Rows one after the other.
+    pub(crate) fn dense(data: &'a [f32], width: usize) -> Self {
+        let rows = data.len().checked_div(width).unwrap_or(0);
+        Self { data, outer: (rows, width), inner: (1, 0), width }
+    }
+
+    /// Some heads of rows that are `stride` wide.
+    pub(crate) fn heads(
+        data: &'a [f32],
+        stride: usize,
+        heads: Range<usize>,
+        head_dim: usize,
+    ) -> Self {
+        let tokens = data.len().checked_div(stride).unwrap_or(0);
+        let data = data.get(heads.start * head_dim..).unwrap_or_default();
+        Self { data, outer: (tokens, stride), inner: (heads.len(), head_dim), width: head_dim }
     }
 
     /// Number of rows.
@@ -41,7 +44,7 @@ impl<'a> Rows<'a> {
         self.width
     }
 
-    /// Row `index`, counting over all leading dimensions.
+    /// Row `index`, counting over all tokens and heads.
     pub(crate) fn row(&self, index: usize) -> &'a [f32] {
         let (outer, inner) = (index / self.inner.0, index % self.inner.0);
         let start = outer * self.outer.1 + inner * self.inner.1;
@@ -49,29 +52,31 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The tensor, copied only if [`Rows`] cannot view it as it is.
-pub(crate) fn dense_rows(x: &Tensor) -> Result<Tensor> {
-    let (rank, dense) = (x.rank(), x.stride().last() == Some(&1));
-    if matches!(rank, 2 | 3) && dense { Ok(x.clone()) } else { x.contiguous() }
-}
-
-/// The values of a contiguous `f32` tensor.
-pub(crate) fn f32_slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    contiguous(f32_storage(storage)?, layout)
-}
-
-/// The values of a contiguous `u32` tensor.
-pub(crate) fn u32_slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [u32]> {
-    match storage {
-        CpuStorage::U32(values) => contiguous(values, layout),
-        _ => bail!("expected u32 values"),
-    }
-}
-
-fn f32_storage(storage: &CpuStorage) -> Result<&[f32]> {
-    match storage {
-        CpuStorage::F32(values) => Ok(values),
+/// Calls `run` with the values of a contiguous `f32` tensor on the CPU.
+pub(crate) fn with_f32<R>(tensor: &Tensor, run: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    with_storage(tensor, |storage, layout| match storage {
+        CpuStorage::F32(values) => Ok(run(contiguous(values, layout)?)),
         _ => bail!("expected f32 values"),
+    })
+}
+
+/// Calls `run` with the values of a contiguous `u32` tensor on the CPU.
+pub(crate) fn with_u32<R>(tensor: &Tensor, run: impl FnOnce(&[u32]) -> R) -> Result<R> {
+    with_storage(tensor, |storage, layout| match storage {
+        CpuStorage::U32(values) => Ok(run(contiguous(values, layout)?)),
+        _ => bail!("expected u32 values"),
+    })
+}
+
+/// Calls `run` with what is behind a tensor on the CPU.
+pub(crate) fn with_storage<R>(
+    tensor: &Tensor,
+    run: impl FnOnce(&CpuStorage, &Layout) -> Result<R>,
+) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => run(storage, layout),
+        _ => bail!("expected a tensor on the CPU: {:?}", tensor.device().location()),
     }
 }
 

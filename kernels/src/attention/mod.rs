@@ -8,9 +8,10 @@ mod softmax;
 mod tests;
 mod tile;
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{Result, bail};
 
-use crate::PagedKvCache;
+use crate::view::Rows;
+use crate::{Activations, KvCacheSpec, PagedKvCache};
 
 pub use metadata::AttnMetadata;
 pub use paged::PagedAttention;
@@ -37,35 +38,43 @@ pub trait AttentionBackend: Send + Sync {
 
     /// Stores K/V of the step, then attends.
     ///
-    /// `q` is `[num_tokens, num_heads, head_dim]` f32, `k` and `v` have `num_kv_heads`; returns
+    /// `qkv` is `[num_tokens, (num_heads + 2 * num_kv_heads) * head_dim]`: the query heads, the key
+    /// heads and the value heads of each token, as a fused projection gives them. Returns
     /// `[num_tokens, num_heads * head_dim]`. A query attends to the keys up to its own position.
     ///
     /// # Errors
-    /// When shapes, types or the metadata do not fit the cache.
+    /// When shapes or the metadata do not fit the cache.
     fn forward(
         &self,
         cx: (&PagedKvCache, &AttnMetadata),
         layer: usize,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
+        qkv: &Activations,
         params: AttentionParams,
-    ) -> Result<Tensor>;
+    ) -> Result<Activations>;
 }
 
-/// Refuses queries that do not fit the cache and the metadata.
-fn check_queries(cache: &PagedKvCache, meta: &AttnMetadata, q: &Tensor) -> Result<()> {
-    let (num_tokens, num_heads, head_dim) = q.dims3()?;
-    let spec = cache.spec();
-    if q.dtype() != DType::F32 {
-        bail!("attention: q must be F32: {:?}", q.dtype())
+/// Queries, keys and values of a step, checked against cache and metadata.
+struct StepHeads<'a> {
+    num_heads: usize,
+    q: Rows<'a>,
+    k: Rows<'a>,
+    v: Rows<'a>,
+}
+
+impl<'a> StepHeads<'a> {
+    fn new(cache: &PagedKvCache, meta: &AttnMetadata, qkv: &'a Activations) -> Result<Self> {
+        let KvCacheSpec { num_kv_heads: kv, head_dim, .. } = *cache.spec();
+        let (width, all) = (qkv.width(), qkv.width() / head_dim);
+        if !width.is_multiple_of(head_dim) || all <= 2 * kv || !all.is_multiple_of(kv) {
+            bail!("attention: rows of {width} are no query heads for {kv} kv heads of {head_dim}")
+        }
+        meta.check(cache.spec(), qkv.rows())?;
+        let num_heads = all - 2 * kv;
+        Ok(Self {
+            num_heads,
+            q: qkv.heads(0..num_heads, head_dim),
+            k: qkv.heads(num_heads..num_heads + kv, head_dim),
+            v: qkv.heads(num_heads + kv..all, head_dim),
+        })
     }
-    if head_dim != spec.head_dim || num_heads == 0 || num_heads % spec.num_kv_heads != 0 {
-        bail!(
-            "attention: {num_heads} query heads of {head_dim} do not fit {} kv heads of {}",
-            spec.num_kv_heads,
-            spec.head_dim
-        )
-    }
-    meta.check(spec, num_tokens)
 }

@@ -1,16 +1,16 @@
 //! Attention that reads keys and values where they lie.
 #![expect(unsafe_code, reason = "threads write disjoint heads of one result")]
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, Result, bail};
 use half::{bf16, f16};
 
 use super::tile::{HeadBlocks, QueryTile};
-use super::{AttentionBackend, AttentionParams, AttnMetadata, check_queries};
+use super::{AttentionBackend, AttentionParams, AttnMetadata, StepHeads};
 use crate::cpu::Cpu;
 use crate::kv_cache::KvElement;
 use crate::pool::Parts;
-use crate::view::{Rows, dense_rows};
-use crate::{KvCacheSpec, PagedKvCache};
+use crate::view::{Rows, with_storage};
+use crate::{Activations, KvCacheSpec, PagedKvCache};
 
 /// Query rows that share one pass over the keys, about.
 const TILE_ROWS: usize = 48;
@@ -31,16 +31,26 @@ impl AttentionBackend for PagedAttention {
         &self,
         (cache, meta): (&PagedKvCache, &AttnMetadata),
         layer: usize,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
+        qkv: &Activations,
         params: AttentionParams,
-    ) -> Result<Tensor> {
-        check_queries(cache, meta, q)?;
+    ) -> Result<Activations> {
+        let StepHeads { num_heads, q, k, v } = StepHeads::new(cache, meta, qkv)?;
         cache.store(layer, k, v, &meta.slot_mapping)?;
-        let op = Attend { spec: cache.spec(), meta, params, cpu: Cpu::current() };
+        let attend = Attend { spec: cache.spec(), meta, params, cpu: Cpu::current() };
+        let mut out = Activations::uninit(qkv.rows(), num_heads * attend.spec.head_dim);
         let layer = cache.layer(layer)?;
-        dense_rows(q)?.apply_op3_no_bwd(&layer.k, &layer.v, &op)
+        with_storage(&layer.k, |k, _| {
+            with_storage(&layer.v, |v, _| {
+                match k {
+                    CpuStorage::F32(k) => attend.run(q, num_heads, (k, f32::slice(v)?), &mut out),
+                    CpuStorage::BF16(k) => attend.run(q, num_heads, (k, bf16::slice(v)?), &mut out),
+                    CpuStorage::F16(k) => attend.run(q, num_heads, (k, f16::slice(v)?), &mut out),
+                    _ => bail!("a kv cache holds f32, bf16 or f16"),
+                }
+                Ok(())
+            })
+        })?;
+        Ok(out)
     }
 }
 
@@ -51,46 +61,18 @@ struct Attend<'a> {
     cpu: Cpu,
 }
 
-impl CustomOp3 for Attend<'_> {
-    fn name(&self) -> &'static str {
-        "paged_attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        layout: &Layout,
-        k: &CpuStorage,
-        _: &Layout,
-        v: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (num_tokens, num_heads, head_dim) = layout.shape().dims3()?;
-        let q = Rows::new(q, layout)?;
-        let out = match k {
-            CpuStorage::F32(_) => self.run::<f32>(q, num_heads, k, v),
-            CpuStorage::BF16(_) => self.run::<bf16>(q, num_heads, k, v),
-            CpuStorage::F16(_) => self.run::<f16>(q, num_heads, k, v),
-            _ => bail!("a kv cache holds f32, bf16 or f16"),
-        }?;
-        Ok((CpuStorage::F32(out), Shape::from((num_tokens, num_heads * head_dim))))
-    }
-}
-
 impl Attend<'_> {
     fn run<T: KvElement>(
         &self,
         q: Rows<'_>,
         num_heads: usize,
-        k: &CpuStorage,
-        v: &CpuStorage,
-    ) -> Result<Vec<f32>> {
-        let (keys, values) = (T::slice(k)?, T::slice(v)?);
+        (keys, values): (&[T], &[T]),
+        out: &mut Activations,
+    ) {
         let KvCacheSpec { num_kv_heads, head_dim, block_size, .. } = *self.spec;
         let groups = num_heads / num_kv_heads;
         let (items, work) = self.items((TILE_ROWS / groups).max(1));
-        let mut out = vec![0f32; q.len() * head_dim];
-        let parts = Parts::new(&mut out);
+        let parts = Parts::new(out.values_mut());
         let work = work * num_heads * head_dim * 2;
         self.cpu.pool.for_each_worth(work, items.len() * num_kv_heads, |index| {
             let (item, head) = (&items[index / num_kv_heads], index % num_kv_heads);
@@ -115,7 +97,6 @@ impl Attend<'_> {
                 tile.write(row, unsafe { parts.part(start..start + head_dim) });
             }
         });
-        Ok(out)
     }
 
     /// The step cut into runs of at most `max_tokens` queries, and the number of scores per head.

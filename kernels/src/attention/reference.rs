@@ -1,9 +1,9 @@
 //! Attention in plain tensor code: slow, right, and the oracle of every faster backend.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
-use super::{AttentionBackend, AttentionParams, AttnMetadata, check_queries};
-use crate::PagedKvCache;
+use super::{AttentionBackend, AttentionParams, AttnMetadata, StepHeads};
+use crate::{Activations, PagedKvCache};
 
 /// Gathers the keys of each sequence and attends with candle's own operations.
 #[derive(Debug, Default)]
@@ -18,13 +18,15 @@ impl AttentionBackend for ReferenceAttention {
         &self,
         (cache, meta): (&PagedKvCache, &AttnMetadata),
         layer: usize,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
+        qkv: &Activations,
         params: AttentionParams,
-    ) -> Result<Tensor> {
-        check_queries(cache, meta, q)?;
-        cache.store(layer, k, v, &meta.slot_mapping)?;
+    ) -> Result<Activations> {
+        let heads = StepHeads::new(cache, meta, qkv)?;
+        cache.store(layer, heads.k, heads.v, &meta.slot_mapping)?;
+        let (num_heads, head_dim) = (heads.num_heads, cache.spec().head_dim);
+        let values: Vec<f32> =
+            (0..heads.q.len()).flat_map(|row| heads.q.row(row).to_vec()).collect();
+        let q = Tensor::from_vec(values, (qkv.rows(), num_heads, head_dim), &Device::Cpu)?;
         let mut outputs = Vec::with_capacity(meta.num_seqs());
         for seq in 0..meta.num_seqs() {
             let (start, len) = meta.queries(seq);
@@ -32,9 +34,9 @@ impl AttentionBackend for ReferenceAttention {
             outputs.push(attend(&q.narrow(0, start, len)?, &k, &v, params)?);
         }
         if outputs.is_empty() {
-            return q.flatten_from(1);
+            return Ok(Activations::uninit(0, num_heads * head_dim));
         }
-        Tensor::cat(&outputs, 0)
+        Activations::from_tensor(&Tensor::cat(&outputs, 0)?)
     }
 }
 

@@ -23,6 +23,12 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
     values.into_iter().map(f32::to_bits).collect()
 }
 
+/// What a fused projection gives for `[num_tokens, heads, head_dim]` each.
+fn fused(q: &Tensor, k: &Tensor, v: &Tensor) -> Activations {
+    let qkv = Tensor::cat(&[q, k, v], 1).unwrap().flatten_from(1).unwrap();
+    Activations::from_tensor(&qkv).unwrap()
+}
+
 /// Sequences with all their queries, keys and values, of which steps take parts.
 #[derive(Clone, Debug)]
 struct World {
@@ -105,9 +111,11 @@ impl World {
             meta.slot_mapping.extend((from..to).map(slot));
         }
         let [q, k, v] = [q, k, v].map(|parts| Tensor::cat(&parts, 0).unwrap());
+        let qkv = fused(&q, &k, &v);
         let scale = 1.0 / (self.head_dim as f32).sqrt();
         let params = AttentionParams { scale, sliding_window: self.window };
-        let out = backend.forward((cache, &meta), 0, &q, &k, &v, params).unwrap();
+        let out = backend.forward((cache, &meta), 0, &qkv, params).unwrap();
+        let out = out.into_tensor().unwrap();
         let lens = parts.iter().map(|(_, from, to)| to - from);
         let starts = meta.cu_seqlens_q.iter().zip(lens);
         starts.map(|(&start, len)| out.narrow(0, start as usize, len).unwrap()).collect()
@@ -233,9 +241,9 @@ fn not_a_number_reaches_the_output() {
         slot_mapping: vec![16, 17, 18, 19],
     };
     let params = AttentionParams { scale: 0.25, sliding_window: None };
-    let out = PagedAttention.forward((&spec, &meta), 0, &q, &k, &values(3, &[4, 2, 16]), params);
-    let out = out.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    assert!(out.iter().all(|x| x.is_nan()));
+    let qkv = fused(&q, &k, &values(3, &[4, 2, 16]));
+    let out = PagedAttention.forward((&spec, &meta), 0, &qkv, params).unwrap();
+    assert!(out.values().iter().all(|x| x.is_nan()));
 }
 
 #[test]
@@ -248,23 +256,23 @@ fn metadata_that_does_not_fit_is_refused() {
         block_tables: vec![vec![2, 1]],
         slot_mapping: vec![18, 19],
     };
-    let run = |meta: &AttnMetadata, q: &[usize]| {
-        let (q, k) = (values(1, q), values(2, &[2, 2, 16]));
+    let run = |meta: &AttnMetadata, qkv: &[usize]| {
+        let qkv = Activations::from_tensor(&values(1, qkv)).unwrap();
         let params = AttentionParams { scale: 1.0, sliding_window: None };
         // Only the message: where backtraces are on, candle appends one.
         let message = |e: candle_core::Error| e.to_string().lines().next().unwrap().to_owned();
         let run = |backend: &dyn AttentionBackend| {
-            let out = backend.forward((&cache, meta), 0, &q, &k, &k, params);
+            let out = backend.forward((&cache, meta), 0, &qkv, params);
             out.map(drop).map_err(message)
         };
         assert_eq!(run(&PagedAttention), run(&ReferenceAttention));
         run(&PagedAttention)
     };
-    assert_eq!(run(&good, &[2, 4, 16]), Ok(()));
+    assert_eq!(run(&good, &[2, 8 * 16]), Ok(()));
     let with = |change: &dyn Fn(&mut AttnMetadata)| {
         let mut meta = good.clone();
         change(&mut meta);
-        run(&meta, &[2, 4, 16]).unwrap_err()
+        run(&meta, &[2, 8 * 16]).unwrap_err()
     };
     assert!(with(&|m| m.context_lens = vec![33]).contains("a context of 33"));
     assert!(with(&|m| m.context_lens = vec![1]).contains("has 2 queries"));
@@ -272,8 +280,11 @@ fn metadata_that_does_not_fit_is_refused() {
     assert!(with(&|m| m.slot_mapping = vec![18]).contains("does not describe 2 tokens"));
     assert!(with(&|m| m.slot_mapping = vec![18, 48]).contains("48 slots: 48"));
     assert!(with(&|m| m.cu_seqlens_q = vec![0, 3]).contains("does not describe 2 tokens"));
-    assert!(run(&good, &[2, 3, 16]).unwrap_err().contains("do not fit 2 kv heads of 16"));
-    assert!(run(&good, &[2, 4, 8]).unwrap_err().contains("4 query heads of 8"));
+    for width in [7 * 16, 4 * 16, 8 * 16 - 1] {
+        let error = run(&good, &[2, width]).unwrap_err();
+        let expected = format!("rows of {width} are no query heads for 2 kv heads of 16");
+        assert!(error.contains(&expected), "{error}");
+    }
 }
 
 proptest! {

@@ -318,7 +318,9 @@ fn split(value: f32) -> (u32, u32) {
     // A NaN stays one without its lower half.
     let cut = bits & HIGH | if is_nan { 1 << 22 } else { 0 };
     let rounded = round(bits);
-    let first = if rounded & INFINITY == INFINITY || !is_finite { cut } else { rounded };
-    let rest = round((value - f32::from_bits(first)).to_bits());
+    let is_cut = rounded & INFINITY == INFINITY || !is_finite;
+    let first = if is_cut { cut } else { rounded };
+    let rest = (value - f32::from_bits(first)).to_bits();
+    let rest = if is_cut { rest & HIGH } else { round(rest) };
     (first, if is_finite { rest } else { 0 })
 }

@@ -10,6 +10,8 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 pub(crate) use element::KvElement;
 use store::{CopyBlocks, Store};
 
+use crate::view::Rows;
+
 /// Shape of a cache; fully decides its size in bytes.
 #[derive(Clone, Debug)]
 pub struct KvCacheSpec {
@@ -138,16 +140,22 @@ impl PagedKvCache {
         })
     }
 
-    /// Writes `k` and `v` `[num_tokens, num_kv_heads, head_dim]` f32 to the slots of the tokens.
+    /// Writes `k` and `v`, `num_kv_heads` rows of `head_dim` a token, to the slots of the tokens.
     ///
     /// Values are rounded to the type of the cache.
-    pub(crate) fn store(&self, layer: usize, k: &Tensor, v: &Tensor, slots: &[u32]) -> Result<()> {
+    pub(crate) fn store(
+        &self,
+        layer: usize,
+        k: Rows<'_>,
+        v: Rows<'_>,
+        slots: &[u32],
+    ) -> Result<()> {
         let KvCacheSpec { num_kv_heads, head_dim, .. } = self.spec;
-        let expected = [slots.len(), num_kv_heads, head_dim];
-        for (name, tensor) in [("k", k), ("v", v)] {
-            if tensor.dtype() != DType::F32 || tensor.dims() != expected {
-                let (dtype, found) = (tensor.dtype(), tensor.shape());
-                bail!("kv cache: {name} must be f32 {expected:?}: {dtype:?} {found:?}")
+        let expected = (slots.len() * num_kv_heads, head_dim);
+        for (name, rows) in [("k", k), ("v", v)] {
+            let found = (rows.len(), rows.width());
+            if found != expected {
+                bail!("kv cache: {name} must be {expected:?}: {found:?}")
             }
         }
         let num_slots = self.spec.num_blocks * self.spec.block_size;
@@ -155,8 +163,7 @@ impl PagedKvCache {
             bail!("the kv cache has {num_slots} slots: {slot}")
         }
         let layer = self.layer(layer)?;
-        let (keys, values) = (Store::keys(&self.spec, slots), Store::values(&self.spec, slots));
-        layer.k.inplace_op2(&crate::view::dense_rows(k)?, &keys)?;
-        layer.v.inplace_op2(&crate::view::dense_rows(v)?, &values)
+        layer.k.inplace_op1(&Store::keys(&self.spec, slots, k))?;
+        layer.v.inplace_op1(&Store::values(&self.spec, slots, v))
     }
 }

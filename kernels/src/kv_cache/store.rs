@@ -1,7 +1,7 @@
 //! Writes to the cache, in place.
 #![expect(unsafe_code, reason = "threads write the disjoint heads of one cache")]
 
-use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, bail};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, bail};
 
 use super::{KvCacheSpec, KvElement};
 use crate::cpu::Cpu;
@@ -12,21 +12,23 @@ use crate::view::Rows;
 pub(super) struct Store<'a> {
     spec: &'a KvCacheSpec,
     slots: &'a [u32],
+    rows: Rows<'a>,
     // Distance of two elements of a head, and of two slots.
     strides: (usize, usize),
     cpu: Cpu,
 }
 
 impl<'a> Store<'a> {
-    pub(super) fn keys(spec: &'a KvCacheSpec, slots: &'a [u32]) -> Self {
-        Self { spec, slots, strides: (spec.block_size, 1), cpu: Cpu::current() }
+    pub(super) fn keys(spec: &'a KvCacheSpec, slots: &'a [u32], rows: Rows<'a>) -> Self {
+        Self { spec, slots, rows, strides: (spec.block_size, 1), cpu: Cpu::current() }
     }
 
-    pub(super) fn values(spec: &'a KvCacheSpec, slots: &'a [u32]) -> Self {
-        Self { spec, slots, strides: (1, spec.head_dim), cpu: Cpu::current() }
+    pub(super) fn values(spec: &'a KvCacheSpec, slots: &'a [u32], rows: Rows<'a>) -> Self {
+        Self { spec, slots, rows, strides: (1, spec.head_dim), cpu: Cpu::current() }
     }
 
-    fn run<T: KvElement>(&self, cache: &mut [T], rows: Rows<'_>) {
+    fn run<T: KvElement>(&self, cache: &mut [T]) {
+        let rows = self.rows;
         let KvCacheSpec { num_kv_heads, head_dim, block_size, .. } = *self.spec;
         let tile = block_size * head_dim;
         let cache = Parts::new(cache);
@@ -46,23 +48,16 @@ impl<'a> Store<'a> {
     }
 }
 
-impl InplaceOp2 for Store<'_> {
+impl InplaceOp1 for Store<'_> {
     fn name(&self) -> &'static str {
         "store_kv"
     }
 
-    fn cpu_fwd(
-        &self,
-        cache: &mut CpuStorage,
-        _: &Layout,
-        rows: &CpuStorage,
-        layout: &Layout,
-    ) -> Result<()> {
-        let rows = Rows::new(rows, layout)?;
+    fn cpu_fwd(&self, cache: &mut CpuStorage, _: &Layout) -> Result<()> {
         match cache {
-            CpuStorage::F32(cache) => self.run(cache, rows),
-            CpuStorage::BF16(cache) => self.run(cache, rows),
-            CpuStorage::F16(cache) => self.run(cache, rows),
+            CpuStorage::F32(cache) => self.run(cache),
+            CpuStorage::BF16(cache) => self.run(cache),
+            CpuStorage::F16(cache) => self.run(cache),
             _ => bail!("a kv cache holds f32, bf16 or f16"),
         }
         Ok(())

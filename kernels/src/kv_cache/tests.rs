@@ -16,6 +16,16 @@ fn rows(num_tokens: usize, from: f32) -> Tensor {
     ((values * 0.25).unwrap() + f64::from(from)).unwrap().reshape((num_tokens, 3, 5)).unwrap()
 }
 
+fn store(
+    cache: &PagedKvCache,
+    layer: usize,
+    (k, v): (&Tensor, &Tensor),
+    slots: &[u32],
+) -> Result<()> {
+    let [k, v] = [k, v].map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+    cache.store(layer, Rows::dense(&k, 5), Rows::dense(&v, 5), slots)
+}
+
 /// `[num_slots, num_kv_heads, head_dim]` of K and V.
 fn slots(cache: &PagedKvCache, layer: usize) -> [Vec<Vec<Vec<f32>>>; 2] {
     let layer = cache.layer(layer).unwrap();
@@ -32,7 +42,7 @@ fn tokens_land_in_their_slots_and_nowhere_else() {
     for dtype in [DType::F32, DType::BF16, DType::F16] {
         let cache = PagedKvCache::allocate(&spec(dtype), CPU).unwrap();
         let (k, v) = (rows(3, 0.0), rows(3, 100.0));
-        cache.store(1, &k, &v, &[21, 4, 7]).unwrap();
+        store(&cache, 1, (&k, &v), &[21, 4, 7]).unwrap();
         let round = |t: &Tensor| t.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
         let expected = [k, v].map(|t| round(&t).to_vec3::<f32>().unwrap());
         for (found, expected) in slots(&cache, 1).into_iter().zip(expected) {
@@ -48,21 +58,23 @@ fn tokens_land_in_their_slots_and_nowhere_else() {
 }
 
 #[test]
-fn strided_keys_are_stored_without_a_copy() {
+fn heads_of_a_fused_projection_are_stored_without_a_copy() {
     let cache = PagedKvCache::allocate(&spec(DType::F32), CPU).unwrap();
-    let fused = rows(4, 0.0).reshape((2, 6, 5)).unwrap();
-    let (k, v) = (fused.narrow(1, 0, 3).unwrap(), fused.narrow(1, 3, 3).unwrap());
-    cache.store(0, &k, &v, &[0, 9]).unwrap();
+    let fused = rows(4, 0.0).reshape((2, 30)).unwrap();
+    let rows = crate::Activations::from_tensor(&fused).unwrap();
+    cache.store(0, rows.heads(0..3, 5), rows.heads(3..6, 5), &[0, 9]).unwrap();
     let [keys, values] = slots(&cache, 0);
-    let (k, v) = (k.to_vec3::<f32>().unwrap(), v.to_vec3::<f32>().unwrap());
-    assert_eq!([&keys[0], &keys[9], &values[9]], [&k[0], &k[1], &v[1]]);
+    let expected = fused.reshape((2, 6, 5)).unwrap().to_vec3::<f32>().unwrap();
+    assert_eq!(keys[0], expected[0][..3]);
+    assert_eq!(keys[9], expected[1][..3]);
+    assert_eq!(values[9], expected[1][3..]);
 }
 
 #[test]
 fn copied_blocks_are_equal_in_every_layer() {
     let cache = PagedKvCache::allocate(&spec(DType::BF16), CPU).unwrap();
     for layer in 0..2 {
-        cache.store(layer, &rows(2, 1.0), &rows(2, 2.0), &[8, 10]).unwrap();
+        store(&cache, layer, (&rows(2, 1.0), &rows(2, 2.0)), &[8, 10]).unwrap();
     }
     cache.copy_blocks(&[(2, 5), (5, 1)]).unwrap();
     for layer in 0..2 {
@@ -92,12 +104,12 @@ fn wrong_writes_are_refused() {
     let cache = PagedKvCache::allocate(&spec(DType::F32), CPU).unwrap();
     let good = rows(1, 0.0);
     for (k, v, slot, layer, expected) in [
-        (rows(2, 0.0), good.clone(), 0, 0, "k must be f32 [1, 3, 5]"),
-        (good.clone(), good.to_dtype(DType::F64).unwrap(), 0, 0, "v must be f32"),
+        (rows(2, 0.0), good.clone(), 0, 0, "k must be (3, 5): (6, 5)"),
+        (good.clone(), rows(2, 0.0), 0, 0, "v must be (3, 5)"),
         (good.clone(), good.clone(), 24, 0, "24 slots: 24"),
         (good.clone(), good, 0, 2, "2 layers: 2"),
     ] {
-        let error = cache.store(layer, &k, &v, &[slot]).unwrap_err().to_string();
+        let error = store(&cache, layer, (&k, &v), &[slot]).unwrap_err().to_string();
         assert!(error.contains(expected), "`{error}` does not say `{expected}`");
     }
     assert!(PagedKvCache::allocate(&spec(DType::U8), CPU).is_err());

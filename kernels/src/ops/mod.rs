@@ -1,24 +1,29 @@
-//! Operations on candle tensors, one per file.
+//! Operations on activations, one per file.
 //!
-//! Activations are `f32`. Shapes and types are checked here, so that a wrong model ends in an
+//! Activations are `f32`; vectors of weights are candle tensors. Shapes and types are checked here, so that a wrong model ends in an
 //! error that names the operation and never in wrong numbers.
 
 mod embedding;
 mod linear;
 mod rms_norm;
 mod rope;
+mod select_rows;
 mod silu_mul;
 #[cfg(test)]
 mod tests;
 
 pub use embedding::embedding;
-pub use linear::linear;
-pub use rms_norm::rms_norm;
+pub use linear::{add_linear, linear};
+pub use rms_norm::{rms_norm, rms_norm_heads};
 pub use rope::{RopeTable, rope};
+pub use select_rows::select_rows;
 pub use silu_mul::silu_mul;
+
+use std::ops::Range;
 
 use candle_core::{DType, Result, Tensor, bail};
 
+use crate::Activations;
 use crate::cpu::Cpu;
 
 /// Work of one chunk of rows, in multiply-adds: some microseconds.
@@ -30,6 +35,15 @@ fn check_dtype(op: &str, name: &str, tensor: &Tensor, dtype: DType) -> Result<()
         return Ok(());
     }
     bail!("{op}: {name} must be {dtype:?}: {:?}", tensor.dtype())
+}
+
+/// Refuses heads that the rows of `x` do not have.
+fn check_heads(op: &str, x: &Activations, heads: &Range<usize>, head_dim: usize) -> Result<()> {
+    let width = x.width();
+    if head_dim != 0 && width.is_multiple_of(head_dim) && heads.end <= width / head_dim {
+        return Ok(());
+    }
+    bail!("{op}: rows of {width} have no heads {heads:?} of {head_dim}")
 }
 
 /// Calls `run` with the index and the elements of each row of `out`; rows are `width` long.

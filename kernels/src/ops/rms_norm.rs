@@ -1,49 +1,57 @@
 //! Root-mean-square norm.
 #![expect(clippy::inline_always, reason = "inlined into code compiled for an instruction set")]
 
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+use std::ops::Range;
 
-use super::{check_dtype, for_each_row};
+use candle_core::{DType, Result, Tensor, bail};
+
+use super::{check_dtype, check_heads, for_each_row};
+use crate::Activations;
 use crate::cpu::{Cpu, Kernel};
 use crate::math::sum_of_squares;
-use crate::view::{Rows, dense_rows, f32_slice};
+use crate::view::with_f32;
 
-/// Normalizes the last dimension of `x` `[.., d]` f32: `x / sqrt(mean(x²) + eps) * weight`, where
-/// `weight` is `[d]` f32. The result is contiguous.
-pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
-    check_dtype("rms_norm", "x", x, DType::F32)?;
+/// Normalizes the rows of `x` `[n, d]`: `x / sqrt(mean(x²) + eps) * weight`, where `weight` is `[d]`
+/// f32.
+pub fn rms_norm(x: &Activations, weight: &Tensor, eps: f32) -> Result<Activations> {
+    check_weight(weight, x.width())?;
+    let (cpu, rows) = (Cpu::current(), x.view());
+    let mut out = Activations::uninit(x.rows(), x.width());
+    with_f32(weight, |weight| {
+        for_each_row(&cpu, 2, out.values_mut(), weight.len(), |row, out| {
+            cpu.isa.run(NormalizeRow { x: rows.row(row), weight, eps, out });
+        });
+    })?;
+    Ok(out)
+}
+
+/// Normalizes some heads of each row of `x` `[n, heads * d]` in place, with one `weight` `[d]`.
+pub fn rms_norm_heads(
+    x: &mut Activations,
+    heads: Range<usize>,
+    weight: &Tensor,
+    eps: f32,
+) -> Result<()> {
+    let head_dim = weight.elem_count();
+    check_weight(weight, head_dim)?;
+    check_heads("rms_norm", x, &heads, head_dim)?;
+    let (cpu, width) = (Cpu::current(), x.width());
+    with_f32(weight, |weight| {
+        for_each_row(&cpu, 2, x.values_mut(), width, |_, row| {
+            let row = &mut row[heads.start * head_dim..heads.end * head_dim];
+            for head in row.chunks_exact_mut(head_dim) {
+                cpu.isa.run(NormalizeInPlace { x: head, weight, eps });
+            }
+        });
+    })
+}
+
+fn check_weight(weight: &Tensor, width: usize) -> Result<()> {
     check_dtype("rms_norm", "weight", weight, DType::F32)?;
-    let width = x.dims().last().copied().unwrap_or(0);
-    if weight.dims() != [width] {
+    if weight.dims() != [width] || width == 0 {
         bail!("rms_norm: weight must be [{width}]: {:?}", weight.shape())
     }
-    dense_rows(x)?.apply_op2_no_bwd(&weight.contiguous()?, &RmsNorm { eps, cpu: Cpu::current() })
-}
-
-struct RmsNorm {
-    eps: f32,
-    cpu: Cpu,
-}
-
-impl CustomOp2 for RmsNorm {
-    fn name(&self) -> &'static str {
-        "rms_norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, weight) = (Rows::new(x, layout)?, f32_slice(weight, weight_layout)?);
-        let mut out = vec![0f32; layout.shape().elem_count()];
-        for_each_row(&self.cpu, 2, &mut out, weight.len(), |row, out| {
-            self.cpu.isa.run(NormalizeRow { x: x.row(row), weight, eps: self.eps, out });
-        });
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
-    }
+    Ok(())
 }
 
 struct NormalizeRow<'a> {
@@ -62,6 +70,25 @@ impl Kernel for NormalizeRow<'_> {
         let scale = 1.0 / (mean + self.eps).sqrt();
         for ((out, x), weight) in self.out.iter_mut().zip(self.x).zip(self.weight) {
             *out = x * scale * weight;
+        }
+    }
+}
+
+struct NormalizeInPlace<'a> {
+    x: &'a mut [f32],
+    weight: &'a [f32],
+    eps: f32,
+}
+
+impl Kernel for NormalizeInPlace<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let mean = sum_of_squares::<FMA>(self.x) / self.x.len() as f32;
+        let scale = 1.0 / (mean + self.eps).sqrt();
+        for (x, weight) in self.x.iter_mut().zip(self.weight) {
+            *x = *x * scale * weight;
         }
     }
 }

@@ -1,13 +1,15 @@
 //! Rotary position embedding, in the half-rotation form of Hugging Face checkpoints.
 #![expect(clippy::inline_always, reason = "inlined into code compiled for an instruction set")]
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
-use super::{check_dtype, for_each_row};
+use super::{check_dtype, check_heads, for_each_row};
+use crate::Activations;
 use crate::cpu::{Cpu, Kernel};
-use crate::view::{Rows, dense_rows, u32_slice};
+use crate::view::with_u32;
 
 /// Positions whose angles are computed together, at the first use of one of them.
 const PAGE: usize = 256;
@@ -67,66 +69,49 @@ impl RopeTable {
     }
 }
 
-/// Rotates `x` `[n, heads, d]` f32 by the `positions` `[n]` u32 of its tokens.
+/// Rotates some heads of each row of `x` `[n, heads * head_dim]` in place, by the `positions` `[n]`
+/// u32 of the rows.
 ///
-/// Element `i` turns together with element `i + rotary_dim / 2`; elements from `rotary_dim` on
-/// stay as they are. The result is contiguous.
+/// Element `i` of a head turns together with element `i + rotary_dim / 2`; elements from
+/// `rotary_dim` on stay as they are.
 ///
 /// # Errors
-/// When a position is not below the table's `max_len`, or `d` is smaller than its `rotary_dim`.
-pub fn rope(x: &Tensor, positions: &Tensor, table: &RopeTable) -> Result<Tensor> {
-    check_dtype("rope", "x", x, DType::F32)?;
+/// When a position is not below the table's `max_len`, or a head is narrower than its `rotary_dim`.
+pub fn rope(
+    x: &mut Activations,
+    (heads, head_dim): (Range<usize>, usize),
+    positions: &Tensor,
+    table: &RopeTable,
+) -> Result<()> {
     check_dtype("rope", "positions", positions, DType::U32)?;
-    let (num_tokens, _, head_dim) = x.dims3()?;
-    if positions.dims() != [num_tokens] {
-        bail!("rope: positions must be [{num_tokens}]: {:?}", positions.shape())
+    check_heads("rope", x, &heads, head_dim)?;
+    if positions.dims() != [x.rows()] {
+        bail!("rope: positions must be [{}]: {:?}", x.rows(), positions.shape())
     }
     if head_dim < table.rotary_dim() {
         bail!("rope: {} rotated elements do not fit a head of {head_dim}", table.rotary_dim())
     }
-    let op = Rope { table, cpu: Cpu::current() };
-    dense_rows(x)?.apply_op2_no_bwd(&positions.contiguous()?, &op)
-}
-
-struct Rope<'a> {
-    table: &'a RopeTable,
-    cpu: Cpu,
-}
-
-impl CustomOp2 for Rope<'_> {
-    fn name(&self) -> &'static str {
-        "rope"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        positions: &CpuStorage,
-        positions_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, positions) = (Rows::new(x, layout)?, u32_slice(positions, positions_layout)?);
-        let (_, heads, head_dim) = layout.shape().dims3()?;
-        let max_len = self.table.max_len;
+    with_u32(&positions.contiguous()?, |positions| {
+        let max_len = table.max_len;
         if let Some(position) = positions.iter().find(|&&position| position as usize >= max_len) {
             bail!("rope: position {position} is not below {max_len}")
         }
-        let mut out = vec![0f32; layout.shape().elem_count()];
-        for_each_row(&self.cpu, 2, &mut out, heads * head_dim, |token, out| {
-            let (cos, sin) = self.table.at(positions[token] as usize);
-            for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
-                self.cpu.isa.run(Rotate { x: x.row(token * heads + head), cos, sin, out });
+        let (cpu, width) = (Cpu::current(), x.width());
+        for_each_row(&cpu, 2, x.values_mut(), width, |token, row| {
+            let (cos, sin) = table.at(positions[token] as usize);
+            let row = &mut row[heads.start * head_dim..heads.end * head_dim];
+            for head in row.chunks_exact_mut(head_dim) {
+                cpu.isa.run(Rotate { head, cos, sin });
             }
         });
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
-    }
+        Ok(())
+    })?
 }
 
 struct Rotate<'a> {
-    x: &'a [f32],
+    head: &'a mut [f32],
     cos: &'a [f32],
     sin: &'a [f32],
-    out: &'a mut [f32],
 }
 
 impl Kernel for Rotate<'_> {
@@ -135,20 +120,11 @@ impl Kernel for Rotate<'_> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         let half = self.cos.len();
-        let (rotated, rest) = self.x.split_at(2 * half);
-        let (first, second) = rotated.split_at(half);
-        let (out, out_rest) = self.out.split_at_mut(2 * half);
-        let (out_first, out_second) = out.split_at_mut(half);
-        for ((out, (a, b)), (cos, sin)) in
-            out_first.iter_mut().zip(first.iter().zip(second)).zip(self.cos.iter().zip(self.sin))
+        let (first, rest) = self.head.split_at_mut(half);
+        let second = &mut rest[..half];
+        for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(self.cos.iter().zip(self.sin))
         {
-            *out = a * cos - b * sin;
+            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
         }
-        for ((out, (a, b)), (cos, sin)) in
-            out_second.iter_mut().zip(first.iter().zip(second)).zip(self.cos.iter().zip(self.sin))
-        {
-            *out = b * cos + a * sin;
-        }
-        out_rest.copy_from_slice(rest);
     }
 }

@@ -2,11 +2,35 @@
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
-use super::*;
+use super::RopeTable;
 use crate::cpu::Cpu;
-use crate::{PackedTensor, WeightType};
+use crate::{Activations, PackedTensor, WeightType};
 
 const CPU: &Device = &Device::Cpu;
+
+fn linear(x: &Tensor, weight: &PackedTensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    super::linear(&Activations::from_tensor(x)?, weight, bias)?.into_tensor()
+}
+
+fn embedding(ids: &Tensor, table: &PackedTensor) -> Result<Tensor> {
+    super::embedding(ids, table)?.into_tensor()
+}
+
+fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    super::rms_norm(&Activations::from_tensor(x)?, weight, eps)?.into_tensor()
+}
+
+fn silu_mul(x: &Tensor) -> Result<Tensor> {
+    super::silu_mul(&Activations::from_tensor(x)?)?.into_tensor()
+}
+
+/// Rotates all heads of `x` `[n, heads, head_dim]`.
+fn rope(x: &Tensor, positions: &Tensor, table: &RopeTable) -> Result<Tensor> {
+    let (_, heads, head_dim) = x.dims3()?;
+    let mut rows = Activations::from_tensor(&x.flatten_from(1)?)?;
+    super::rope(&mut rows, (0..heads, head_dim), positions, table)?;
+    rows.into_tensor()?.reshape(x.shape())
+}
 
 /// Deterministic values between -1 and 1.
 fn values(seed: usize, shape: &[usize]) -> Tensor {
@@ -88,15 +112,41 @@ fn check_linear() {
 }
 
 #[test]
-fn linear_reads_strided_rows() {
-    let fused = values(4, &[5, 96]);
-    let part = fused.narrow(1, 32, 40).unwrap();
-    let packed = PackedTensor::pack(&values(5, &[70, 40]), WeightType::Bf16).unwrap();
-    let expected = linear(&part.contiguous().unwrap(), &packed, None).unwrap();
-    assert_eq!(bits(&linear(&part, &packed, None).unwrap()), bits(&expected));
-    let transposed = values(6, &[40, 5]).t().unwrap();
-    let expected = linear(&transposed.contiguous().unwrap(), &packed, None).unwrap();
-    assert_eq!(bits(&linear(&transposed, &packed, None).unwrap()), bits(&expected));
+fn adding_a_linear_is_adding_its_result() {
+    let (x, bias) = (values(4, &[20, 96]), values(6, &[70]));
+    for cpu in Cpu::all() {
+        cpu.scope(|| {
+            for &kind in WeightType::ALL {
+                let packed = PackedTensor::pack(&values(5, &[70, 96]), kind).unwrap();
+                for bias in [None, Some(&bias)] {
+                    let before = values(7, &[20, 70]);
+                    let mut sums = Activations::from_tensor(&before).unwrap();
+                    let x = Activations::from_tensor(&x).unwrap();
+                    super::add_linear(&x, &packed, bias, &mut sums).unwrap();
+                    let added = super::linear(&x, &packed, bias).unwrap().into_tensor().unwrap();
+                    let expected = (before + added).unwrap();
+                    assert_eq!(bits(&sums.into_tensor().unwrap()), bits(&expected), "{kind}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn the_largest_and_smallest_activations_keep_their_place() {
+    let mut table = vec![0f32; 64 * 32];
+    table.iter_mut().step_by(33).for_each(|diagonal| *diagonal = 1.0);
+    let weight = Tensor::from_vec(table, (64, 32), CPU).unwrap();
+    let packed = PackedTensor::pack(&weight, WeightType::Bf16).unwrap();
+    let mut row = vec![f32::MAX, f32::MIN, 1e-30, -1.0, 1.0 + f32::EPSILON, 3.0e38, 0.0, -0.3];
+    row.resize(32, 0.0);
+    for cpu in Cpu::all() {
+        let x = Tensor::new(row.as_slice(), CPU).unwrap().unsqueeze(0).unwrap();
+        let out = cpu.scope(|| linear(&x, &packed, None)).unwrap().to_vec2::<f32>().unwrap();
+        for (x, y) in row.iter().zip(&out[0]) {
+            assert!((x - y).abs() <= x.abs() / 65_536.0, "{:?}: {x} became {y}", cpu.isa);
+        }
+    }
 }
 
 #[test]
@@ -148,15 +198,30 @@ fn rms_norm_follows_its_formula() {
 }
 
 #[test]
-fn rms_norm_reads_the_heads_of_a_fused_projection() {
-    let fused = values(1, &[6, 4 * 16]);
-    let heads = fused.narrow(1, 16, 32).unwrap().reshape((6, 2, 16)).unwrap();
-    let strided = fused.reshape((6, 4, 16)).unwrap().narrow(1, 1, 2).unwrap();
-    let weight = values(2, &[16]);
-    let expected = rms_norm(&heads, &weight, 1e-6).unwrap();
-    let found = rms_norm(&strided, &weight, 1e-6).unwrap();
-    assert_eq!(found.dims(), [6, 2, 16]);
-    assert_eq!(bits(&found), bits(&expected));
+fn heads_are_normalized_in_place_and_alone() {
+    let (fused, weight) = (values(1, &[6, 4 * 16]), values(2, &[16]));
+    let heads = fused.reshape((24, 16)).unwrap();
+    let expected = rms_norm(&heads, &weight, 1e-6).unwrap().reshape((6, 4, 16)).unwrap();
+    let mut rows = Activations::from_tensor(&fused).unwrap();
+    super::rms_norm_heads(&mut rows, 1..3, &weight, 1e-6).unwrap();
+    let found = rows.into_tensor().unwrap().reshape((6, 4, 16)).unwrap();
+    let part = |t: &Tensor, first, len| bits(&t.narrow(1, first, len).unwrap());
+    let fused = fused.reshape((6, 4, 16)).unwrap();
+    assert_eq!(part(&found, 1, 2), part(&expected, 1, 2));
+    assert_eq!(part(&found, 0, 1), part(&fused, 0, 1));
+    assert_eq!(part(&found, 3, 1), part(&fused, 3, 1));
+}
+
+#[test]
+fn selected_rows_come_in_the_order_of_their_indices() {
+    let x = values(1, &[5, 7]);
+    let indices = Tensor::new(&[4u32, 0, 4], CPU).unwrap();
+    let rows = Activations::from_tensor(&x).unwrap();
+    let found = super::select_rows(&rows, &indices).unwrap().into_tensor().unwrap();
+    assert_eq!(bits(&found), bits(&x.index_select(&indices, 0).unwrap()));
+    let beyond = Tensor::new(&[5u32], CPU).unwrap();
+    let error = super::select_rows(&rows, &beyond).unwrap_err().to_string();
+    assert!(error.contains("index 5 is not below the number of rows 5"), "{error}");
 }
 
 #[test]
@@ -237,7 +302,7 @@ fn wrong_inputs_name_the_operation_and_the_shape() {
     let f64s = x.to_dtype(DType::F64).unwrap();
     let cases = [
         (linear(&values(2, &[2, 5]), &weight, None), "linear: x has 5 columns"),
-        (linear(&f64s, &weight, None), "linear: x must be F32: F64"),
+        (linear(&f64s, &weight, None), "activations must be F32: F64"),
         (linear(&x, &weight, Some(&values(3, &[9]))), "linear: bias must be [10]: [9]"),
         (embedding(&ids(&[1, 10]), &weight), "token id 10 is not below the vocabulary size 10"),
         (embedding(&x, &weight), "embedding: ids must be U32: F32"),
@@ -247,7 +312,17 @@ fn wrong_inputs_name_the_operation_and_the_shape() {
         (rope(&values(2, &[2, 1, 4]), &ids(&[0]), &table), "positions must be [2]: [1]"),
         (rope(&values(2, &[2, 1, 3]), &ids(&[0, 1]), &table), "do not fit a head of 3"),
     ];
-    for (result, expected) in cases {
+    let mut short = Activations::from_tensor(&x).unwrap();
+    let x = Activations::from_tensor(&x).unwrap();
+    let unit = |result: Result<()>| result.map(|()| ids(&[]));
+    let more = [
+        (unit(super::add_linear(&x, &weight, None, &mut short)), "[2, 4] cannot take [2, 10]"),
+        (
+            unit(super::rms_norm_heads(&mut short, 1..3, &values(3, &[2]), 1e-5)),
+            "rows of 4 have no heads 1..3 of 2",
+        ),
+    ];
+    for (result, expected) in cases.into_iter().chain(more) {
         let error = result.unwrap_err().to_string();
         assert!(error.contains(expected), "`{error}` does not say `{expected}`");
     }

@@ -1,8 +1,11 @@
 //! Paged attention of one layer.
 
-use candle_core::{Result, Tensor};
-use pinion_kernels::AttentionParams;
+use std::ops::Range;
 
+use candle_core::Result;
+use pinion_kernels::{Activations, AttentionParams};
+
+use super::RotaryEmbedding;
 use crate::ForwardCtx;
 
 /// Holds sizes, asks the context for everything else.
@@ -21,26 +24,27 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Splits a fused `[num_tokens, q + k + v]` into `[num_tokens, heads, head_dim]` each.
-    pub fn split(&self, qkv: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
-        // Views of the fused rows: kernels read them where they are.
-        let (q, kv) = (self.num_heads, self.num_kv_heads);
-        let heads = qkv.reshape((qkv.dim(0)?, q + 2 * kv, self.head_dim))?;
-        Ok((heads.narrow(1, 0, q)?, heads.narrow(1, q, kv)?, heads.narrow(1, q + kv, kv)?))
+    /// The heads of queries and those of keys in the rows of a fused projection.
+    pub fn query_and_key_heads(&self) -> (Range<usize>, Range<usize>) {
+        (0..self.num_heads, self.num_heads..self.num_heads + self.num_kv_heads)
     }
 
-    /// Attends; returns `[num_tokens, num_heads * head_dim]`.
-    pub fn forward(
+    /// Rotates queries and keys of `qkv` by the position of each token.
+    pub fn rotate(
         &self,
         cx: &ForwardCtx<'_>,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-    ) -> Result<Tensor> {
+        rotary: &RotaryEmbedding,
+        qkv: &mut Activations,
+    ) -> Result<()> {
+        rotary.forward(cx, qkv, (0..self.num_heads + self.num_kv_heads, self.head_dim))
+    }
+
+    /// Attends: `qkv` `[num_tokens, (q + k + v) * head_dim]` to `[num_tokens, q * head_dim]`.
+    pub fn forward(&self, cx: &ForwardCtx<'_>, qkv: &Activations) -> Result<Activations> {
         let params = AttentionParams {
             scale: 1.0 / (self.head_dim as f32).sqrt(),
             sliding_window: self.sliding_window,
         };
-        cx.attention.forward((cx.kv, &cx.batch.attn), self.layer, q, k, v, params)
+        cx.attention.forward((cx.kv, &cx.batch.attn), self.layer, qkv, params)
     }
 }

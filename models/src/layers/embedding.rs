@@ -1,7 +1,7 @@
 //! Token embedding.
 
 use candle_core::{Result, Tensor};
-use pinion_kernels::{PackedTensor, ops};
+use pinion_kernels::{Activations, PackedTensor, ops};
 
 use super::Linear;
 
@@ -15,7 +15,7 @@ impl Embedding {
     }
 
     /// `[num_tokens]` ids to `[num_tokens, hidden]`.
-    pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, ids: &Tensor) -> Result<Activations> {
         ops::embedding(ids, &self.0)
     }
 

@@ -1,7 +1,7 @@
 //! Linear layers.
 
 use candle_core::{Result, Tensor};
-use pinion_kernels::{PackedTensor, ops};
+use pinion_kernels::{Activations, PackedTensor, ops};
 
 /// A linear layer over packed weights.
 #[derive(Debug)]
@@ -16,7 +16,12 @@ impl Linear {
     }
 
     /// `[num_tokens, in_dim]` to `[num_tokens, out_dim]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Activations) -> Result<Activations> {
         ops::linear(x, &self.weight, self.bias.as_ref())
+    }
+
+    /// Adds the result to `residual` `[num_tokens, out_dim]`.
+    pub fn add_to(&self, residual: &mut Activations, x: &Activations) -> Result<()> {
+        ops::add_linear(x, &self.weight, self.bias.as_ref(), residual)
     }
 }

@@ -1,7 +1,7 @@
 //! The gated feed-forward block.
 
-use candle_core::{Result, Tensor};
-use pinion_kernels::ops;
+use candle_core::Result;
+use pinion_kernels::{Activations, ops};
 
 use super::Linear;
 use crate::Weights;
@@ -23,8 +23,8 @@ impl GatedMlp {
         })
     }
 
-    /// `[num_tokens, hidden]` to `[num_tokens, hidden]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down_proj.forward(&ops::silu_mul(&self.gate_up_proj.forward(x)?)?)
+    /// Adds the result to `residual`, which has the shape of `x`: `[num_tokens, hidden]`.
+    pub fn add_to(&self, residual: &mut Activations, x: &Activations) -> Result<()> {
+        self.down_proj.add_to(residual, &ops::silu_mul(&self.gate_up_proj.forward(x)?)?)
     }
 }

@@ -1,7 +1,9 @@
 //! Rotary position embedding of a model.
 
-use candle_core::{Result, Tensor};
-use pinion_kernels::{RopeTable, ops};
+use std::ops::Range;
+
+use candle_core::Result;
+use pinion_kernels::{Activations, RopeTable, ops};
 
 use super::RopeConfig;
 use crate::ForwardCtx;
@@ -18,8 +20,13 @@ impl RotaryEmbedding {
         Ok(Self(RopeTable::new(&frequencies, attention_factor, max_model_len)))
     }
 
-    /// Rotates `[num_tokens, heads, head_dim]` by each token's position.
-    pub fn forward(&self, cx: &ForwardCtx<'_>, x: &Tensor) -> Result<Tensor> {
-        ops::rope(x, &cx.batch.positions, &self.0)
+    /// Rotates some heads, each of the given width, by the position of each token.
+    pub fn forward(
+        &self,
+        cx: &ForwardCtx<'_>,
+        x: &mut Activations,
+        heads: (Range<usize>, usize),
+    ) -> Result<()> {
+        ops::rope(x, heads, &cx.batch.positions, &self.0)
     }
 }

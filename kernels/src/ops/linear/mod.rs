@@ -4,86 +4,112 @@
 mod split;
 mod tiles;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 use super::check_dtype;
-use crate::cpu::{Cpu, Path};
-use crate::view::{Rows, dense_rows, f32_slice};
-use crate::{PackedTensor, WeightType};
+use crate::cpu::Cpu;
+use crate::view::{Rows, with_f32};
+use crate::{Activations, PackedTensor};
 
-/// `x` `[n, in]` f32 times `weight` `[out, in]`, transposed, plus `bias` `[out]` f32: `[n, out]`.
+/// `x` `[n, in]` times `weight` `[out, in]`, transposed, plus `bias` `[out]` f32: `[n, out]`.
 ///
 /// Every element is summed in f32 over ascending `in` in an order that depends on the processor and
 /// the type of the weight only. Where the processor multiplies tiles of `bf16`, `x` meets `bf16`
 /// weights as the sum of two `bf16`, which is off by at most one part in 2^17.
-pub fn linear(x: &Tensor, weight: &PackedTensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    check_dtype("linear", "x", x, DType::F32)?;
-    let (_, in_dim) = x.dims2()?;
-    let (out_dim, expected) = (weight.rows(), weight.cols());
+pub fn linear(
+    x: &Activations,
+    weight: &PackedTensor,
+    bias: Option<&Tensor>,
+) -> Result<Activations> {
+    let mut out = Activations::uninit(x.rows(), weight.rows());
+    run(x, weight, bias, (&mut out, Mode::Write))?;
+    Ok(out)
+}
+
+/// Adds what [`linear`] gives to `sums` `[n, out]`, as a residual connection does.
+pub fn add_linear(
+    x: &Activations,
+    weight: &PackedTensor,
+    bias: Option<&Tensor>,
+    sums: &mut Activations,
+) -> Result<()> {
+    if (sums.rows(), sums.width()) != (x.rows(), weight.rows()) {
+        let (rows, out_dim) = (x.rows(), weight.rows());
+        bail!("linear: [{}, {}] cannot take [{rows}, {out_dim}]", sums.rows(), sums.width())
+    }
+    run(x, weight, bias, (sums, Mode::Add))
+}
+
+fn run(
+    x: &Activations,
+    weight: &PackedTensor,
+    bias: Option<&Tensor>,
+    (out, mode): (&mut Activations, Mode),
+) -> Result<()> {
+    let (in_dim, out_dim, expected) = (x.width(), weight.rows(), weight.cols());
     if in_dim != expected {
         bail!("linear: x has {in_dim} columns, the weight [{out_dim}, {expected}] needs {expected}")
     }
-    let x = dense_rows(x)?;
-    let op = Linear { weight, cpu: Cpu::current() };
-    let Some(bias) = bias else { return x.apply_op1_no_bwd(&op) };
-    check_dtype("linear", "bias", bias, DType::F32)?;
-    if bias.dims() != [out_dim] {
-        bail!("linear: bias must be [{out_dim}]: {:?}", bias.shape())
-    }
-    x.apply_op2_no_bwd(&bias.contiguous()?, &op)
-}
-
-struct Linear<'a> {
-    weight: &'a PackedTensor,
-    cpu: Cpu,
-}
-
-impl CustomOp1 for Linear<'_> {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok(self.run(Rows::new(x, layout)?, None))
-    }
-}
-
-impl CustomOp2 for Linear<'_> {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        Ok(self.run(Rows::new(x, layout)?, Some(f32_slice(bias, bias_layout)?)))
-    }
-}
-
-impl Linear<'_> {
-    fn run(&self, x: Rows<'_>, bias: Option<&[f32]>) -> (CpuStorage, Shape) {
-        let shape = Shape::from((x.len(), self.weight.rows()));
-        let mut out = vec![0f32; shape.elem_count()];
-        if !out.is_empty() {
-            multiply(&self.cpu, x, (self.weight, bias), &mut out);
+    if let Some(bias) = bias {
+        check_dtype("linear", "bias", bias, DType::F32)?;
+        if bias.dims() != [out_dim] {
+            bail!("linear: bias must be [{out_dim}]: {:?}", bias.shape())
         }
-        (CpuStorage::F32(out), shape)
     }
+    if x.rows() == 0 {
+        return Ok(());
+    }
+    let cpu = Cpu::current();
+    let mut multiply = |bias: Option<&[f32]>| {
+        multiply(&cpu, x.view(), weight, Finish { bias, mode }, out.values_mut());
+    };
+    let Some(bias) = bias else {
+        multiply(None);
+        return Ok(());
+    };
+    with_f32(bias, |bias| multiply(Some(bias)))
 }
 
-fn multiply(
-    cpu: &Cpu,
-    x: Rows<'_>,
-    (weight, bias): (&PackedTensor, Option<&[f32]>),
-    out: &mut [f32],
-) {
-    match (weight.kind(), cpu.isa.path()) {
-        #[cfg(target_arch = "x86_64")]
-        (WeightType::Bf16, Path::Amx) => split::multiply(cpu, x, (weight, bias), out),
-        _ => tiles::multiply(cpu, x, (weight, bias), out),
+/// Writes the product to `out` `[n, out]`.
+fn multiply(cpu: &Cpu, x: Rows<'_>, weight: &PackedTensor, finish: Finish<'_>, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if weight.kind() == crate::WeightType::Bf16 && cpu.isa.path() == crate::cpu::Path::Amx {
+        return split::multiply(cpu, x, weight, finish, out);
+    }
+    tiles::multiply(cpu, x, weight, finish, out);
+}
+
+/// What a product does to its result.
+#[derive(Clone, Copy)]
+enum Mode {
+    Write,
+    Add,
+}
+
+/// What happens to sums before they are a result.
+#[derive(Clone, Copy)]
+struct Finish<'a> {
+    bias: Option<&'a [f32]>,
+    mode: Mode,
+}
+
+impl Finish<'_> {
+    /// Writes or adds the sums of the lanes from `first` on to `out`, with their bias.
+    fn write(&self, first: usize, sums: &[f32], out: &mut [f32]) {
+        let bias = self.bias.map(|bias| &bias[first..first + out.len()]);
+        let sums = &sums[..out.len()];
+        match (self.mode, bias) {
+            (Mode::Write, None) => out.copy_from_slice(sums),
+            (Mode::Write, Some(bias)) => {
+                out.iter_mut().zip(sums).zip(bias).for_each(|((out, sum), bias)| *out = sum + bias);
+            }
+            (Mode::Add, None) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+            (Mode::Add, Some(bias)) => {
+                out.iter_mut()
+                    .zip(sums)
+                    .zip(bias)
+                    .for_each(|((out, sum), bias)| *out += sum + bias);
+            }
+        }
     }
 }

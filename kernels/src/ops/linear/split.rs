@@ -1,12 +1,21 @@
 //! The product with AMX tiles: activations split into parts of `bf16`, weights as they are.
 #![expect(unsafe_code, reason = "threads write disjoint parts of one result; tile instructions")]
 
+use std::cell::Cell;
+use std::ops::Range;
+
+use super::Finish;
 use crate::PackedTensor;
 use crate::cpu::Cpu;
 use crate::gemm::amx::{self, LANES, Product, SPLIT_WORDS, SplitRow, TILE_ROWS, TILE_WORDS};
 use crate::packed::{PAIR_DEPTH, PAIR_ROWS};
 use crate::pool::Parts;
 use crate::view::Rows;
+
+std::thread_local! {
+    /// The words of the last left side, to be used again.
+    static SCRATCH: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
+}
 
 /// Tiles of rows that meet a panel while it is in the cache.
 const BLOCK_TILES: usize = 4;
@@ -26,7 +35,8 @@ const ITEMS_PER_THREAD: usize = 8;
 pub(super) fn multiply(
     cpu: &Cpu,
     x: Rows<'_>,
-    (weight, bias): (&PackedTensor, Option<&[f32]>),
+    weight: &PackedTensor,
+    finish: Finish<'_>,
     out: &mut [f32],
 ) {
     let left = Split::of(cpu, x);
@@ -51,12 +61,10 @@ pub(super) fn multiply(
             let start = row * weight.rows();
             // SAFETY: items differ in the block or the part, so in the rows or the columns.
             let out = unsafe { out.part(start + lanes.start..start + lanes.end) };
-            out.copy_from_slice(&sums[..out.len()]);
-            if let Some(bias) = bias {
-                out.iter_mut().zip(&bias[lanes.clone()]).for_each(|(out, bias)| *out += bias);
-            }
+            finish.write(lanes.start, sums, out);
         }
     });
+    SCRATCH.set(left.words);
 }
 
 /// Rows split into parts, in tiles.
@@ -74,7 +82,10 @@ impl Split {
         let num_tiles = num_rows.div_ceil(TILE_ROWS);
         let row_words = depth * SPLIT_WORDS;
         let mut split = Self { words: Vec::new(), num_rows, num_tiles, depth };
-        let mut words = vec![0u32; num_rows * row_words];
+        let mut words = SCRATCH.take();
+        if words.len() < num_rows * row_words {
+            words.resize(num_rows * row_words, 0);
+        }
         let parts = Parts::new(&mut words);
         cpu.pool.for_each_worth(8 * num_rows * x.width(), num_tiles, |tile| {
             let rows = split.first_row(tile)..split.first_row(tile + 1);
@@ -98,7 +109,7 @@ impl Split {
     fn times(
         &self,
         weight: &PackedTensor,
-        tiles: std::ops::Range<usize>,
+        tiles: Range<usize>,
         first_group: usize,
         groups: usize,
         sums: &mut [f32],

@@ -1,21 +1,21 @@
 //! The product with vectors: sums stay in registers, `f32` throughout.
 #![expect(unsafe_code, reason = "threads write disjoint parts of one result")]
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::PackedTensor;
+use super::Finish;
 use crate::cpu::Cpu;
 use crate::gemm::{self, Ahead, CHUNK, Left, Panel, max_rows};
 use crate::packed::{GROUP_ROWS, PANEL_ROWS};
 use crate::pool::Parts;
 use crate::view::Rows;
+use crate::{Activations, PackedTensor};
 
 /// A panel is computed in whole.
 const GROUPS: usize = PANEL_ROWS / GROUP_ROWS;
 
 /// Rows that meet a panel while it is in the cache.
-const BLOCK_ROWS: usize = 96;
+const BLOCK_ROWS: usize = 60;
 
 /// Bytes of a panel that all rows of a block use before the next: they stay in the first-level
 /// cache. Sums are carried on exactly, so this changes no result.
@@ -28,7 +28,8 @@ const FETCH_DISTANCE: usize = 2 << 10;
 pub(super) fn multiply(
     cpu: &Cpu,
     x: Rows<'_>,
-    (weight, bias): (&PackedTensor, Option<&[f32]>),
+    weight: &PackedTensor,
+    finish: Finish<'_>,
     out: &mut [f32],
 ) {
     let tiles = Tiles::pack(cpu, x);
@@ -40,24 +41,29 @@ pub(super) fn multiply(
     cpu.pool.for_each_worth(work, num_blocks * num_panels, |item| {
         let (block, panel) = (item / num_panels, item % num_panels);
         let block = block * tiles_per_block..tiles.count.min((block + 1) * tiles_per_block);
-        let sums = tiles.times_panel(cpu, block.clone(), weight, panel);
+        let mut sums = [0f32; BLOCK_ROWS * PANEL_ROWS];
+        tiles.times_panel(cpu, block.clone(), weight, panel, &mut sums);
 
+        let rows = tiles.first_row(block.start)..tiles.first_row(block.end);
         let lanes = panel * PANEL_ROWS..weight.rows().min((panel + 1) * PANEL_ROWS);
-        for (row, sums) in (tiles.first_row(block.start)..).zip(sums.chunks_exact(PANEL_ROWS)) {
+        for (row, sums) in rows.zip(sums.chunks_exact(PANEL_ROWS)) {
             let start = row * weight.rows();
             // SAFETY: items differ in the block or the panel, so in the rows or the columns.
             let out = unsafe { out.part(start + lanes.start..start + lanes.end) };
-            out.copy_from_slice(&sums[..out.len()]);
-            if let Some(bias) = bias {
-                out.iter_mut().zip(&bias[lanes.clone()]).for_each(|(out, bias)| *out += bias);
-            }
+            finish.write(lanes.start, sums, out);
         }
     });
 }
 
+/// A single row is packed as it is.
+enum Values<'a> {
+    Row(&'a [f32]),
+    Packed(Activations),
+}
+
 /// The rows of `x`, packed in tiles of as many rows as one kernel call takes.
 struct Tiles<'a> {
-    values: Cow<'a, [f32]>,
+    values: Values<'a>,
     num_rows: usize,
     depth: usize,
     padded_depth: usize,
@@ -70,15 +76,14 @@ impl<'a> Tiles<'a> {
         let (num_rows, depth) = (x.len(), x.width());
         let (max_rows, padded_depth) = (max_rows::<GROUPS>(cpu.isa), depth.next_multiple_of(CHUNK));
         let count = num_rows.div_ceil(max_rows);
-        let values = Cow::Borrowed(&[][..]);
+        let values = Values::Row(&[]);
         let mut tiles = Self { values, num_rows, depth, padded_depth, max_rows, count };
         if num_rows == 1 {
-            // A single row is packed as it is.
-            tiles.values = Cow::Borrowed(x.row(0));
+            tiles.values = Values::Row(x.row(0));
             return tiles;
         }
-        let mut values = vec![0f32; num_rows * padded_depth];
-        let parts = Parts::new(&mut values);
+        let mut values = Activations::uninit(num_rows, padded_depth);
+        let parts = Parts::new(values.values_mut());
         cpu.pool.for_each_worth(num_rows * depth, count, |tile| {
             let rows = tiles.first_row(tile)..tiles.first_row(tile + 1);
             // SAFETY: tiles hold disjoint rows.
@@ -90,7 +95,7 @@ impl<'a> Tiles<'a> {
                 }
             }
         });
-        tiles.values = Cow::Owned(values);
+        tiles.values = Values::Packed(values);
         tiles
     }
 
@@ -99,16 +104,23 @@ impl<'a> Tiles<'a> {
         self.num_rows * tile / self.count
     }
 
-    /// The product of some tiles with a panel: `[rows][PANEL_ROWS]`.
+    fn values(&self) -> &[f32] {
+        match &self.values {
+            Values::Row(row) => row,
+            Values::Packed(rows) => rows.values(),
+        }
+    }
+
+    /// Adds the product of some tiles with a panel to `sums` `[rows][PANEL_ROWS]`.
     fn times_panel(
         &self,
         cpu: &Cpu,
         tiles: Range<usize>,
         weight: &PackedTensor,
         panel: usize,
-    ) -> Vec<f32> {
+        sums: &mut [f32],
+    ) {
         let base = self.first_row(tiles.start);
-        let mut sums = vec![0f32; (self.first_row(tiles.end) - base) * PANEL_ROWS];
         let block_depth = BLOCK_BYTES / (PANEL_ROWS * weight.kind().size_in_bytes());
         for start in (0..self.depth).step_by(block_depth) {
             let depth = block_depth.min(self.depth - start);
@@ -117,13 +129,12 @@ impl<'a> Tiles<'a> {
                 right.ahead = fetch_ahead(right.panel, tile - tiles.start, tiles.len());
                 let (first, end) = (self.first_row(tile), self.first_row(tile + 1));
                 let rows = end - first;
-                let values = &self.values[first * self.padded_depth + start * rows..];
+                let values = &self.values()[first * self.padded_depth + start * rows..];
                 let left = Left { values, rows, depth };
                 let sums = &mut sums[(first - base) * PANEL_ROWS..(end - base) * PANEL_ROWS];
                 gemm::accumulate::<GROUPS>(cpu.isa, left, right, sums);
             }
         }
-        sums
     }
 }
 

@@ -3,6 +3,7 @@
 mod config;
 
 use candle_core::{Result, Tensor};
+use pinion_kernels::{Activations, ops};
 
 use crate::config::{TensorShape, num_parameters};
 use crate::layers::{Attention, Embedding, GatedMlp, Linear, RmsNorm, RotaryEmbedding};
@@ -104,29 +105,30 @@ impl CausalLm for Llama {
     fn forward(&self, cx: &ForwardCtx<'_>) -> Result<Tensor> {
         let mut x = self.embed_tokens.forward(&cx.batch.input_ids)?;
         for layer in &self.layers {
-            x = layer.forward(cx, &self.rotary, &x)?;
+            layer.forward(cx, &self.rotary, &mut x)?;
         }
-        let x = self.norm.forward(&x.index_select(&cx.batch.logits_indices, 0)?)?;
-        self.lm_head.forward(&x)
+        let x = self.norm.forward(&ops::select_rows(&x, &cx.batch.logits_indices)?)?;
+        self.lm_head.forward(&x)?.into_tensor()
     }
 }
 
 impl Layer {
-    fn forward(&self, cx: &ForwardCtx<'_>, rotary: &RotaryEmbedding, x: &Tensor) -> Result<Tensor> {
-        let h = self.input_norm.forward(x)?;
-        let (q, k, v) = self.attention.split(&self.qkv_proj.forward(&h)?)?;
-        let (q, k) = (normed(self.q_norm.as_ref(), q)?, normed(self.k_norm.as_ref(), k)?);
-        let (q, k) = (rotary.forward(cx, &q)?, rotary.forward(cx, &k)?);
-        let h = self.o_proj.forward(&self.attention.forward(cx, &q, &k, &v)?)?;
-        let x = (x + h)?;
-        let h = self.mlp.forward(&self.post_norm.forward(&x)?)?;
-        x + h
-    }
-}
-
-fn normed(norm: Option<&RmsNorm>, x: Tensor) -> Result<Tensor> {
-    match norm {
-        Some(norm) => norm.forward(&x),
-        None => Ok(x),
+    fn forward(
+        &self,
+        cx: &ForwardCtx<'_>,
+        rotary: &RotaryEmbedding,
+        x: &mut Activations,
+    ) -> Result<()> {
+        let mut qkv = self.qkv_proj.forward(&self.input_norm.forward(x)?)?;
+        let (q, k) = self.attention.query_and_key_heads();
+        for (norm, heads) in [(&self.q_norm, q), (&self.k_norm, k)] {
+            if let Some(norm) = norm {
+                norm.forward_heads(&mut qkv, heads)?;
+            }
+        }
+        self.attention.rotate(cx, rotary, &mut qkv)?;
+        self.o_proj.add_to(x, &self.attention.forward(cx, &qkv)?)?;
+        let h = self.post_norm.forward(x)?;
+        self.mlp.add_to(x, &h)
     }
 }

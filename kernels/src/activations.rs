@@ -1,0 +1,137 @@
+//! What flows between operations: rows of `f32` in memory that is used again.
+
+use std::cell::RefCell;
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+use crate::view::{Rows, with_f32};
+
+/// Buffers that a thread keeps for its next operations, at most.
+const MAX_KEPT: usize = 16;
+
+std::thread_local! {
+    /// Buffers that activations of this thread no longer need, the contents of no meaning.
+    static KEPT: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Activations `[rows, width]`, `f32`, contiguous.
+///
+/// Their memory returns to the thread that drops them and serves its next operation, so a decoding
+/// step allocates none.
+#[derive(Debug)]
+pub struct Activations {
+    /// At least as long as the rows.
+    memory: Vec<f32>,
+    rows: usize,
+    width: usize,
+}
+
+impl Activations {
+    /// Rows whose contents are of no meaning yet.
+    pub(crate) fn uninit(rows: usize, width: usize) -> Self {
+        let len = rows * width;
+        let kept = KEPT.with_borrow_mut(|kept| {
+            let fitting = kept.iter().enumerate().filter(|(_, memory)| len <= memory.len());
+            let (index, _) = fitting.min_by_key(|(_, memory)| memory.len())?;
+            Some(kept.swap_remove(index))
+        });
+        Self { memory: kept.unwrap_or_else(|| vec![0.0; len]), rows, width }
+    }
+
+    /// Copies a tensor `[.., width]` f32 of any layout; leading dimensions become rows.
+    pub fn from_tensor(tensor: &Tensor) -> Result<Self> {
+        if tensor.dtype() != DType::F32 {
+            bail!("activations must be F32: {:?}", tensor.dtype())
+        }
+        let Some(&width) = tensor.dims().last() else { bail!("a scalar has no rows") };
+        let rows = tensor.elem_count().checked_div(width).unwrap_or(0);
+        let mut copy = Self::uninit(rows, width);
+        with_f32(&tensor.contiguous()?, |values| copy.values_mut().copy_from_slice(values))?;
+        Ok(copy)
+    }
+
+    /// A tensor `[rows, width]` on the CPU; takes the memory along.
+    pub fn into_tensor(mut self) -> Result<Tensor> {
+        let mut memory = std::mem::take(&mut self.memory);
+        memory.truncate(self.rows * self.width);
+        Tensor::from_vec(memory, (self.rows, self.width), &Device::Cpu)
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Values of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// All values, row after row.
+    pub fn values(&self) -> &[f32] {
+        &self.memory[..self.rows * self.width]
+    }
+
+    /// All values, to change them.
+    pub(crate) fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.memory[..self.rows * self.width]
+    }
+
+    /// The rows.
+    pub(crate) fn view(&self) -> Rows<'_> {
+        Rows::dense(self.values(), self.width)
+    }
+
+    /// Some heads of each row, as rows of `head_dim`.
+    pub(crate) fn heads(&self, heads: std::ops::Range<usize>, head_dim: usize) -> Rows<'_> {
+        Rows::heads(self.values(), self.width, heads, head_dim)
+    }
+}
+
+impl Drop for Activations {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.memory);
+        if memory.is_empty() {
+            return;
+        }
+        // A thread that ends keeps nothing.
+        let _ = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.len() == MAX_KEPT {
+                let smallest = (0..MAX_KEPT).min_by_key(|&index| kept[index].len());
+                kept.swap_remove(smallest.unwrap_or(0));
+            }
+            kept.push(memory);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_serves_the_next_activations() {
+        let first = Activations::uninit(3, 5);
+        let place = first.values().as_ptr();
+        drop(first);
+        drop(Activations::uninit(40, 50));
+        let second = Activations::uninit(2, 7);
+        assert_eq!(second.values().as_ptr(), place, "the smallest that fits is taken");
+        assert_eq!(second.values().len(), 14);
+    }
+
+    #[test]
+    fn tensors_are_copied_whatever_their_layout() {
+        let values: Vec<f32> = (0..24u8).map(f32::from).collect();
+        let tensor = Tensor::from_vec(values, (4, 6), &Device::Cpu).unwrap();
+        for tensor in [tensor.narrow(1, 2, 3).unwrap(), tensor.t().unwrap(), tensor] {
+            let copy = Activations::from_tensor(&tensor).unwrap();
+            assert_eq!((copy.rows(), copy.width()), tensor.dims2().unwrap());
+            let back = copy.into_tensor().unwrap();
+            assert_eq!(back.to_vec2::<f32>().unwrap(), tensor.to_vec2::<f32>().unwrap());
+        }
+        let integers = Tensor::zeros((2, 2), DType::U32, &Device::Cpu).unwrap();
+        assert!(Activations::from_tensor(&integers).is_err());
+    }
+}
