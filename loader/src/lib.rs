@@ -2,6 +2,7 @@
 
 mod error;
 pub mod files;
+pub mod gguf;
 pub mod limits;
 mod load;
 pub mod metadata;
@@ -17,6 +18,7 @@ pub mod tokenizer;
 
 pub use error::LoadError;
 pub use files::{FileError, PackageFiles};
+pub use gguf::{Gguf, GgufSource};
 pub use limits::LIMITS;
 pub use load::{LoadOptions, LoadedPackage, load, load_resolved};
 pub use metadata::GenerationDefaults;
@@ -24,6 +26,6 @@ pub use progress::{Progress, ProgressFn, silent};
 pub use resolve::{
     Decision, MANIFEST, NativePackage, ResolvedPackage, decide, inspect, read_manifest,
 };
-pub use source::{SafetensorsSource, WeightsError};
+pub use source::{CheckpointSource, SafetensorsSource, WeightsError};
 pub use template::{ChatTemplate, RenderInput, TemplateError};
 pub use tokenizer::{PackageTokenizer, TokenizerError};

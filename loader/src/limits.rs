@@ -11,6 +11,14 @@ pub struct Limits {
     pub template_bytes: u64,
     /// Bytes of the header of one safetensors file.
     pub header_bytes: u64,
+    /// Bytes of the header of a GGUF file, vocabulary included.
+    pub gguf_header_bytes: u64,
+    /// Keys of the metadata of a GGUF file.
+    pub gguf_keys: usize,
+    /// Bytes of a key or a tensor's name in a GGUF file.
+    pub gguf_name_bytes: u64,
+    /// Elements of all arrays in the metadata of a GGUF file.
+    pub gguf_elements: usize,
     /// Tensors in one checkpoint, over all its files.
     pub tensors: usize,
     /// Files one weight index may name.
@@ -35,6 +43,10 @@ pub const LIMITS: Limits = Limits {
     tokenizer_bytes: 64 << 20,
     template_bytes: 1 << 20,
     header_bytes: 8 << 20,
+    gguf_header_bytes: 64 << 20,
+    gguf_keys: 65_536,
+    gguf_name_bytes: 65_535,
+    gguf_elements: 4 << 20,
     tensors: 65_536,
     shards: 1_024,
     rank: 8,

@@ -10,11 +10,12 @@ use serde_json::Value;
 
 use crate::error::LoadError;
 use crate::files::{PackageFiles, join};
+use crate::gguf::{self, GgufSource};
 use crate::metadata::{self, GenerationDefaults, TokenizerConfig};
 use crate::progress::{Progress, ProgressFn};
 use crate::quiet;
 use crate::resolve::{NativePackage, ResolvedPackage, inspect};
-use crate::source::SafetensorsSource;
+use crate::source::{Checkpoint, CheckpointSource, SafetensorsSource};
 use crate::template::{self, ChatTemplate, RenderInput};
 use crate::tokenizer::PackageTokenizer;
 
@@ -98,34 +99,71 @@ pub fn load_resolved(
     let declared = manifest.pinion.max_model_len.map(|len| len as usize);
     let config = supported(&native)?.with_max_model_len(options.max_model_len.or(declared));
     let directory = native.weights_dir.as_str();
-    let texts = metadata::tokenizer_config(&files, directory)?;
+    let texts = texts(&files, &native)?;
     let prompt_template = manifest.pinion.prompt_template.as_deref();
     let template = chat_template(&files, directory, &texts, prompt_template, &mut warnings)?;
     let generation = metadata::read_object(&files, directory, "generation_config.json")?;
     let generation = generation.unwrap_or(Value::Null);
     let defaults = metadata::generation_defaults(&generation, &mut warnings);
 
-    let source = SafetensorsSource::open(&files, &native.checkpoint, Arc::clone(progress))?;
-    check_tensors(&config, &source)?;
+    let source = open(&files, &native, progress)?;
+    check_tensors(&config, &*source)?;
     let raw: Value = serde_json::from_str(&native.config_json).unwrap_or(Value::Null);
     let vocab_size = raw["vocab_size"].as_u64().unwrap_or(0) as usize;
-    let tokenizer = PackageTokenizer::load(&files, &join(directory, "tokenizer.json"), vocab_size)?;
+    let tokenizer = tokenizer(&files, &native, vocab_size)?;
     warn_of_added_tokens(&tokenizer, &mut warnings);
     let eos_token_ids = eos_token_ids(&tokenizer, &texts, &[&generation, &raw], &mut warnings);
 
-    let dtype = kind.unwrap_or_else(|| source.own_type());
+    let dtype = kind.map_or_else(|| source.own_type(), |kind| kind.to_string());
     let model = build(&config, source, kind)?;
     Ok(LoadedPackage {
         spec: model.spec().clone(),
         model,
         architecture: config.architecture().to_owned(),
-        dtype: dtype.name().to_owned(),
+        dtype,
         tokenizer,
         template,
         eos_token_ids,
         defaults,
         warnings,
     })
+}
+
+/// The weights, opened.
+fn open(
+    files: &PackageFiles,
+    native: &NativePackage,
+    progress: &ProgressFn,
+) -> Result<Arc<dyn CheckpointSource>, LoadError> {
+    let progress = Arc::clone(progress);
+    Ok(match &native.gguf {
+        Some(gguf) => Arc::new(GgufSource::new(Arc::clone(gguf), progress)?),
+        None => Arc::new(SafetensorsSource::open(files, &native.checkpoint, progress)?),
+    })
+}
+
+/// Special tokens and templates: `tokenizer_config.json`, else what a GGUF file says.
+fn texts(files: &PackageFiles, native: &NativePackage) -> Result<TokenizerConfig, LoadError> {
+    let given = metadata::tokenizer_config(files, &native.weights_dir)?;
+    match &native.gguf {
+        Some(gguf) if given == TokenizerConfig::default() => Ok(gguf::texts(gguf)?),
+        _ => Ok(given),
+    }
+}
+
+/// The tokenizer: `tokenizer.json`, else that of a GGUF file.
+fn tokenizer(
+    files: &PackageFiles,
+    native: &NativePackage,
+    vocab_size: usize,
+) -> Result<PackageTokenizer, LoadError> {
+    let file = join(&native.weights_dir, "tokenizer.json");
+    match (&native.gguf, &native.checkpoint) {
+        (Some(gguf), Checkpoint::Gguf(path)) if files.open(&file)?.is_none() => {
+            Ok(PackageTokenizer::parse(&gguf::tokenizer_json(gguf)?, path, vocab_size)?)
+        }
+        _ => Ok(PackageTokenizer::load(files, &file, vocab_size)?),
+    }
 }
 
 fn supported(native: &NativePackage) -> Result<ModelConfig, LoadError> {
@@ -184,7 +222,7 @@ fn chat_template(
 }
 
 /// Compares names and shapes with what the model will read, before any weight is read.
-fn check_tensors(config: &ModelConfig, source: &SafetensorsSource) -> Result<(), LoadError> {
+fn check_tensors(config: &ModelConfig, source: &dyn CheckpointSource) -> Result<(), LoadError> {
     let config_error = |e: candle_core::Error| LoadError::Config {
         file: "config.json".to_owned(),
         reason: e.to_string(),
@@ -208,10 +246,10 @@ fn check_tensors(config: &ModelConfig, source: &SafetensorsSource) -> Result<(),
 
 fn build(
     config: &ModelConfig,
-    source: SafetensorsSource,
+    source: Arc<dyn CheckpointSource>,
     kind: Option<WeightType>,
 ) -> Result<Box<dyn CausalLm>, LoadError> {
-    let weights = Weights::new(Arc::new(source), kind);
+    let weights = Weights::new(source, kind);
     quiet::catch(|| pinion_models::build(config, &weights))
         .and_then(|model| model.map_err(|e| e.to_string()))
         .map_err(|reason| LoadError::Build { reason })

@@ -1,11 +1,14 @@
 //! What a package is: its manifest, what executes it and why, and where its weights are.
 
+use std::sync::Arc;
+
 use pinion_cog_compat::Manifest;
 use pinion_cog_compat::manifest::{Backend, Scheme, WeightSource};
 use pinion_models::ModelConfig;
 
 use crate::error::LoadError;
 use crate::files::{PackageFiles, join, relative};
+use crate::gguf::{self, Gguf};
 use crate::limits::LIMITS;
 use crate::source::{self, Checkpoint};
 
@@ -45,12 +48,14 @@ pub struct ResolvedPackage {
 pub struct NativePackage {
     /// Directory of the weights in the package; empty for the package itself.
     pub weights_dir: String,
-    /// The text of `config.json`.
+    /// The text of `config.json`, or what the metadata of a GGUF file amount to.
     pub config_json: String,
     /// The same, parsed.
     pub config: ModelConfig,
     /// The weight files.
     pub checkpoint: Checkpoint,
+    /// The weights, opened, where they are a GGUF file.
+    pub gguf: Option<Arc<Gguf>>,
 }
 
 /// Decides from the manifest alone, which is all that the daemon reads. `wanted` is the operator's `--backend`.
@@ -107,25 +112,47 @@ fn native(
     manifest: &Manifest,
     warnings: &mut Vec<String>,
 ) -> Result<NativePackage, LoadError> {
-    let weights_dir = weights_dir(files, manifest, warnings)?;
+    let (weights_dir, named) = weights_dir(files, manifest, warnings)?;
+    let checkpoint = match named {
+        Some(file) => Checkpoint::Gguf(file),
+        None => source::find(files, &weights_dir)?,
+    };
+    if let Checkpoint::Gguf(file) = &checkpoint {
+        return native_gguf(files, weights_dir, file.clone());
+    }
     let file = join(&weights_dir, CONFIG);
     let Some(config_json) = files.read_text(&file, LIMITS.metadata_bytes)? else {
-        // The directory may hold GGUF or pickle weights alone, which deserve their own words.
-        source::find(files, &weights_dir)?;
         return Err(LoadError::ConfigMissing { file });
     };
     let config = ModelConfig::parse(&config_json)
         .map_err(|e| LoadError::Config { file, reason: e.to_string() })?;
-    let checkpoint = source::find(files, &weights_dir)?;
-    Ok(NativePackage { weights_dir, config_json, config, checkpoint })
+    Ok(NativePackage { weights_dir, config_json, config, checkpoint, gguf: None })
 }
 
+/// A GGUF file says what it is, whatever lies beside it.
+fn native_gguf(
+    files: &PackageFiles,
+    weights_dir: String,
+    file: String,
+) -> Result<NativePackage, LoadError> {
+    let bytes = files.open(&file)?;
+    let bytes = bytes.ok_or_else(|| LoadError::SourceMissing { uri: file.clone() })?;
+    let gguf = Arc::new(Gguf::open(&file, bytes)?);
+    let config_json = gguf::config_json(&gguf)?;
+    let config = ModelConfig::parse(&config_json)
+        .map_err(|e| LoadError::Config { file: file.clone(), reason: e.to_string() })?;
+    let checkpoint = Checkpoint::Gguf(file);
+    Ok(NativePackage { weights_dir, config_json, config, checkpoint, gguf: Some(gguf) })
+}
+
+/// Where the weights are, and the GGUF file among them if `weights:` names it.
+///
 /// Local `weights:` sources first, then `weights/`, then the package itself.
 fn weights_dir(
     files: &PackageFiles,
     manifest: &Manifest,
     warnings: &mut Vec<String>,
-) -> Result<String, LoadError> {
+) -> Result<(String, Option<String>), LoadError> {
     let mut named = Vec::new();
     let mut remote = None;
     for source in manifest.weights.iter().flat_map(|spec| &spec.sources) {
@@ -142,20 +169,20 @@ fn weights_dir(
             _ => remote = Some(source),
         }
     }
-    for (_, dir) in &named {
-        if has_config(files, dir)? {
-            return Ok(dir.clone());
+    for (_, (dir, gguf)) in &named {
+        if gguf.is_some() || has_config(files, dir)? {
+            return Ok((dir.clone(), gguf.clone()));
         }
     }
-    if let Some((source, dir)) = named.first() {
-        return missing_local(files, source, dir);
+    if let Some((source, (dir, _))) = named.first() {
+        return missing_local(files, source, dir).map(|dir| (dir, None));
     }
     if has_config(files, WEIGHTS)? || (remote.is_none() && !files.list(WEIGHTS)?.is_empty()) {
-        return Ok(WEIGHTS.to_owned());
+        return Ok((WEIGHTS.to_owned(), None));
     }
     match remote {
         Some(source) => Err(LoadError::RemoteWeights { uri: source.uri.clone() }),
-        None => Ok(String::new()),
+        None => Ok((String::new(), None)),
     }
 }
 
@@ -174,8 +201,8 @@ fn has_config(files: &PackageFiles, dir: &str) -> Result<bool, LoadError> {
     Ok(files.open(&join(dir, CONFIG))?.is_some())
 }
 
-/// The directory that a bare path or the rest of a `file://` URI means.
-fn local_dir(files: &PackageFiles, path: &str) -> Result<String, LoadError> {
+/// The directory that a bare path or the rest of a `file://` URI means, and the file if it is a GGUF file.
+fn local_dir(files: &PackageFiles, path: &str) -> Result<(String, Option<String>), LoadError> {
     let inside = match files.path() {
         Some(root) if path.starts_with('/') => {
             std::path::Path::new(path).strip_prefix(root).ok().and_then(|inside| inside.to_str())
@@ -184,12 +211,13 @@ fn local_dir(files: &PackageFiles, path: &str) -> Result<String, LoadError> {
     };
     let path = inside.unwrap_or(path);
     if path.split('/').all(|part| part.is_empty() || part == ".") && !path.starts_with('/') {
-        return Ok(String::new());
+        return Ok((String::new(), None));
     }
     let path = relative(path)?;
-    let is_file = std::path::Path::new(&path).extension().is_some_and(|e| e == "safetensors");
-    if !is_file {
-        return Ok(path);
+    let directory = || path.rsplit_once('/').map_or_else(String::new, |(dir, _)| dir.to_owned());
+    match std::path::Path::new(&path).extension().and_then(|extension| extension.to_str()) {
+        Some("safetensors") => Ok((directory(), None)),
+        Some("gguf") => Ok((directory(), Some(path))),
+        _ => Ok((path, None)),
     }
-    Ok(path.rsplit_once('/').map_or_else(String::new, |(dir, _)| dir.to_owned()))
 }

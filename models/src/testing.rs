@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Tensor};
-use pinion_kernels::WeightType;
+use candle_core::{DType, Device, Result, Tensor};
+use pinion_kernels::{AttnMetadata, KvCacheSpec, PagedKvCache, ReferenceAttention, WeightType};
 
-use crate::{CausalLm, MapSource, ModelConfig, Weights, build};
+use crate::{CausalLm, ForwardBatch, ForwardCtx, MapSource, ModelConfig, Weights, build};
 
 /// A Llama of two layers and 97 tokens that answers up to 128 tokens and takes milliseconds.
 pub fn tiny_llama() -> ModelConfig {
@@ -27,6 +27,39 @@ pub fn random_model(
     kind: Option<WeightType>,
 ) -> Result<Box<dyn CausalLm>> {
     build(config, &Weights::new(Arc::new(random_source(config, seed)?), kind))
+}
+
+/// Logits of every token of a short text, computed in one step by the reference attention.
+///
+/// # Errors
+/// As the model's forward pass.
+pub fn logits(model: &dyn CausalLm, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+    let (spec, len, device) = (model.spec(), tokens.len() as u32, &Device::Cpu);
+    // Block 0 is never used.
+    let kv = PagedKvCache::allocate(
+        &KvCacheSpec {
+            num_layers: spec.num_layers,
+            num_kv_heads: spec.num_kv_heads,
+            head_dim: spec.head_dim,
+            block_size: tokens.len(),
+            num_blocks: 2,
+            dtype: DType::F32,
+        },
+        device,
+    )?;
+    let batch = ForwardBatch {
+        logits_indices: Tensor::arange(0, len, device)?,
+        input_ids: Tensor::new(tokens, device)?,
+        positions: Tensor::arange(0, len, device)?,
+        attn: AttnMetadata {
+            cu_seqlens_q: vec![0, len],
+            context_lens: vec![len],
+            slot_mapping: (len..2 * len).collect(),
+            block_tables: vec![vec![1]],
+        },
+    };
+    let attention = &ReferenceAttention;
+    model.forward(&ForwardCtx { batch: &batch, kv: &kv, attention })?.to_vec2()
 }
 
 /// Every tensor that a config needs, in f32, filled by [`random_tensor`].

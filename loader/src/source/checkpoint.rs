@@ -21,6 +21,8 @@ pub enum Checkpoint {
         /// The tensors of every shard.
         shards: Shards,
     },
+    /// One file that also says what the weights are of.
+    Gguf(String),
 }
 
 /// Finds the checkpoint in `directory`, empty for the package itself. Reads the index where there is one.
@@ -47,8 +49,11 @@ pub fn find(files: &PackageFiles, directory: &str) -> Result<Checkpoint, Weights
         [] => {}
         many => return Err(WeightsError::NoIndex { place: place(), count: many.len() }),
     }
-    if let [file, ..] = with("gguf").as_slice() {
-        return Err(WeightsError::Gguf { file: join(directory, file) });
+    let ggufs: Vec<&String> = with("gguf");
+    match ggufs.as_slice() {
+        [one] => return Ok(Checkpoint::Gguf(join(directory, one))),
+        [] => {}
+        many => return Err(WeightsError::GgufChoice { place: place(), count: many.len() }),
     }
     for extension in PICKLES {
         if let [file, ..] = with(extension).as_slice() {

@@ -4,6 +4,9 @@ use thiserror::Error;
 
 use crate::files::FileError;
 
+/// What GGUF tensors may be stored as.
+const GGUF_TYPES: &str = "F32, F16, BF16";
+
 /// Weights that cannot be loaded, and why. `file` is relative to the package.
 #[derive(Debug, Error)]
 pub enum WeightsError {
@@ -12,7 +15,7 @@ pub enum WeightsError {
     File(#[from] FileError),
     /// There is nothing to load.
     #[error(
-        "no weights found in {place}: expected model.safetensors or model.safetensors.index.json"
+        "no weights found in {place}: expected model.safetensors, model.safetensors.index.json or a .gguf file"
     )]
     Missing {
         /// Where they were looked for.
@@ -24,11 +27,57 @@ pub enum WeightsError {
         /// One of them.
         file: String,
     },
-    /// Only GGUF weights.
-    #[error("gguf weights are not supported yet: {file}")]
-    Gguf {
-        /// One of them.
+    /// Several GGUF files, of which each could be the weights.
+    #[error("{count} .gguf files in {place}, and none is named")]
+    GgufChoice {
+        /// Where they were found.
+        place: String,
+        /// How many.
+        count: usize,
+    },
+    /// One of several parts of a model.
+    #[error("gguf file is one part of several, which is not supported: {file}")]
+    GgufSplit {
+        /// The file.
         file: String,
+    },
+    /// The header is not a GGUF header.
+    #[error("gguf header is invalid: {reason}: {file}")]
+    GgufHeader {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A key of the metadata is missing, or its value cannot be used.
+    #[error("gguf metadata: `{key}` {problem}: {file}")]
+    GgufKey {
+        /// The file.
+        file: String,
+        /// The key.
+        key: String,
+        /// What is wrong with it, as the end of a sentence.
+        problem: String,
+    },
+    /// A tokenizer that cannot be rebuilt from its metadata.
+    #[error("gguf metadata names an unknown tokenizer: {key} is {name}: {file}")]
+    GgufTokenizer {
+        /// The file.
+        file: String,
+        /// The key that names it.
+        key: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A tensor that the model needs is stored in blocks that are not loaded.
+    #[error("tensor `{tensor}` is stored as {kind}, supported are: {GGUF_TYPES}: {file}")]
+    GgufType {
+        /// The tensor.
+        tensor: String,
+        /// The file.
+        file: String,
+        /// Its type as GGML writes it.
+        kind: String,
     },
     /// Several files and nothing that says which tensor is where.
     #[error("{count} .safetensors files and no model.safetensors.index.json in {place}")]
@@ -75,7 +124,7 @@ pub enum WeightsError {
         size: u64,
     },
     /// The header is longer than any real one.
-    #[error("safetensors header has {size} bytes, and {limit} are allowed: {file}")]
+    #[error("header has {size} bytes, and {limit} are allowed: {file}")]
     HeaderTooLarge {
         /// The file.
         file: String,
@@ -123,7 +172,10 @@ impl WeightsError {
             Self::File(e) => e.code(),
             Self::Missing { .. } => "weights_missing",
             Self::Pickle { .. } => "weights_are_pickle",
-            Self::Gguf { .. } => "gguf_not_supported",
+            Self::GgufChoice { .. } => "gguf_not_named",
+            Self::GgufSplit { .. } => "gguf_split_not_supported",
+            Self::GgufHeader { .. } | Self::GgufKey { .. } => "gguf_invalid",
+            Self::GgufTokenizer { .. } => "gguf_tokenizer_not_supported",
             Self::NoIndex { .. } => "weight_index_missing",
             Self::ShardMissing { .. } => "weight_shard_missing",
             Self::Index { .. } => "weight_index_invalid",
@@ -132,7 +184,7 @@ impl WeightsError {
             Self::HeaderTooLarge { .. } => "weights_header_too_large",
             Self::Header { .. } => "weights_header_invalid",
             Self::Tensor { .. } => "tensor_invalid",
-            Self::Dtype { .. } => "tensor_dtype_not_supported",
+            Self::Dtype { .. } | Self::GgufType { .. } => "tensor_dtype_not_supported",
         }
     }
 
@@ -141,12 +193,22 @@ impl WeightsError {
         match self {
             Self::File(e) => e.hint(),
             Self::Missing { .. } => Some(
-                "put config.json, tokenizer.json and model.safetensors into `weights/`, or name their directory in cog.yaml `weights:`",
+                "put config.json, tokenizer.json and model.safetensors, or one .gguf file, into `weights/`, or name their directory in cog.yaml `weights:`",
             ),
             Self::Pickle { .. } => Some(
                 "convert them once with `safetensors` where you trust them: load with torch.load(weights_only=True), save with safetensors.torch.save_file",
             ),
-            Self::Gguf { .. } => Some("use the safetensors files of the same model"),
+            Self::GgufChoice { .. } => {
+                Some("name one in cog.yaml: `weights: [{source: {uri: ./weights/NAME.gguf}}]`")
+            }
+            Self::GgufSplit { .. } => Some("join the parts with `llama-gguf-split --merge`"),
+            Self::GgufTokenizer { .. } => {
+                Some("put the tokenizer.json of the model beside the file")
+            }
+            Self::GgufType { .. } => Some("take the file of the same model in another type"),
+            Self::GgufHeader { .. } | Self::GgufKey { .. } => {
+                Some("the file is damaged or of another kind: fetch or convert it again")
+            }
             Self::NoIndex { .. } => Some(
                 "add the model.safetensors.index.json that came with the shards, or merge them into model.safetensors",
             ),
@@ -158,9 +220,9 @@ impl WeightsError {
             | Self::NotInShard { .. }
             | Self::HeaderTooLarge { .. }
             | Self::Header { .. }
-            | Self::Tensor { .. } => Some(
-                "the file is damaged or was not written by safetensors: fetch or convert it again",
-            ),
+            | Self::Tensor { .. } => {
+                Some("the file is damaged or was written wrongly: fetch or convert it again")
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use pinion_kernels::WeightType;
 use pinion_models::TensorSource;
 
 use super::header::{Entry, parse_header};
-use super::{Checkpoint, WeightsError};
+use super::{Checkpoint, CheckpointSource, WeightsError};
 use crate::files::{FileBytes, PackageFiles};
 use crate::limits::LIMITS;
 use crate::progress::{Progress, ProgressFn};
@@ -43,6 +43,10 @@ impl SafetensorsSource {
             progress,
         };
         match checkpoint {
+            Checkpoint::Gguf(path) => {
+                let reason = "it is no safetensors file".to_owned();
+                return Err(WeightsError::Header { file: path.clone(), reason });
+            }
             Checkpoint::Single(path) => {
                 let bytes = files.open(path)?;
                 let place = path.clone();
@@ -70,11 +74,6 @@ impl SafetensorsSource {
         names
     }
 
-    /// Shape of a tensor, without reading it.
-    pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(|(_, entry)| entry.shape.as_slice())
-    }
-
     /// Elements of all tensors.
     pub fn num_parameters(&self) -> u64 {
         self.tensors.values().map(|(_, e)| e.shape.iter().map(|&d| d as u64).product::<u64>()).sum()
@@ -83,26 +82,6 @@ impl SafetensorsSource {
     /// Bytes of all tensors.
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
-    }
-
-    /// Refuses a tensor that is there in a type that is not loaded.
-    pub fn check_dtype(&self, name: &str) -> std::result::Result<(), WeightsError> {
-        match self.tensors.get(name) {
-            Some((file, entry)) if float_type(&entry.dtype).is_none() => {
-                Err(refuse_dtype(name, entry, &self.files[*file]))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// What matrices are kept as where nobody says: bf16 if all are stored so, else f32.
-    pub fn own_type(&self) -> WeightType {
-        let mut matrices = self.tensors.values().filter(|(_, entry)| entry.shape.len() == 2);
-        if matrices.all(|(_, entry)| entry.dtype == "BF16") {
-            WeightType::Bf16
-        } else {
-            WeightType::F32
-        }
     }
 
     /// Adds a file's tensors: all of them, or those that the index puts there.
@@ -170,6 +149,28 @@ impl TensorSource for SafetensorsSource {
         let total = self.total_bytes;
         (self.progress)(Progress::Weights { done: done.min(total), total });
         Ok(Some(tensor))
+    }
+}
+
+impl CheckpointSource for SafetensorsSource {
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|(_, entry)| entry.shape.as_slice())
+    }
+
+    fn check_dtype(&self, name: &str) -> std::result::Result<(), WeightsError> {
+        match self.tensors.get(name) {
+            Some((file, entry)) if float_type(&entry.dtype).is_none() => {
+                Err(refuse_dtype(name, entry, &self.files[*file]))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// bf16 if all matrices are stored so, else f32.
+    fn own_type(&self) -> String {
+        let mut matrices = self.tensors.values().filter(|(_, entry)| entry.shape.len() == 2);
+        let bf16 = matrices.all(|(_, entry)| entry.dtype == "BF16");
+        if bf16 { WeightType::Bf16 } else { WeightType::F32 }.to_string()
     }
 }
 

@@ -312,7 +312,7 @@ fn what_is_there_instead_of_safetensors_is_named() {
     assert_eq!(code(&[]), "weights_missing");
     assert_eq!(code(&["pytorch_model.bin"]), "weights_are_pickle");
     assert_eq!(code(&["model.PT"]), "weights_are_pickle");
-    assert_eq!(code(&["model-q4.gguf", "pytorch_model.bin"]), "gguf_not_supported");
+    assert_eq!(code(&["a.gguf", "b.gguf", "pytorch_model.bin"]), "gguf_not_named");
     assert_eq!(code(&["a.safetensors", "b.safetensors"]), "weight_index_missing");
 }
 
@@ -322,9 +322,9 @@ fn the_type_of_the_matrices_is_known_without_reading_them() {
         let dir = TempDir::new().expect("a directory");
         let header = json!({"m": tensor(dtype, &json!([1, 2]), [0, 4]), "n": tensor("F32", &json!([1]), [4, 8])});
         write(dir.path(), "w/model.safetensors", file(&header, 8));
-        open(&dir).expect("opens").own_type().name()
+        open(&dir).expect("opens").own_type()
     };
-    assert_eq!((source("BF16"), source("F16")), ("bf16", "f32"));
+    assert_eq!((source("BF16"), source("F16")), ("bf16".to_owned(), "f32".to_owned()));
 }
 
 fn assert_sound(header: &Header, size: usize) {
