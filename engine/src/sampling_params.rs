@@ -24,6 +24,9 @@ pub struct SamplingParams {
     pub frequency_penalty: f32,
     /// Added to the logits of these tokens.
     pub logit_bias: Vec<(u32, f32)>,
+    /// Whether log probabilities are of what bias, penalties and temperature make of the logits,
+    /// where a temperature of zero counts as one, instead of the model's own.
+    pub processed_logprobs: bool,
 }
 
 /// A sampling parameter that has no meaning.
@@ -57,6 +60,7 @@ impl SamplingParams {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             logit_bias: Vec::new(),
+            processed_logprobs: false,
         }
     }
 

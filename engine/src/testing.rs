@@ -6,7 +6,12 @@ use candle_core::{DType, Device, Result, Tensor};
 use pinion_kernels::{KvCacheSpec, PagedAttention, PagedKvCache};
 use pinion_models::{CausalLm, ForwardCtx, ModelSpec};
 
-use crate::{BlockPool, Engine, EngineHandle, EngineParts, Scheduler, SchedulerConfig};
+use crate::policy::Place;
+use crate::sampler::Sampler;
+use crate::{
+    BlockPool, Engine, EngineHandle, EngineParts, Request, SampledToken, Scheduler,
+    SchedulerConfig, Sequence,
+};
 
 pub use self::check::{check_schedule, config};
 
@@ -87,4 +92,29 @@ pub fn engine(
         model,
     };
     Engine::new(parts).expect("the parts are made for each other")
+}
+
+/// What a step does after the forward pass, alone: one token for each sequence.
+pub struct SamplingStep {
+    sampler: Sampler,
+    sequences: Vec<Sequence>,
+}
+
+impl SamplingStep {
+    /// A step of sequences that are about to sample their first token.
+    pub fn new(requests: Vec<Request>) -> Self {
+        let start = |request: Request| {
+            let place = Place::new(request.class, request.id.0);
+            Sequence::new(request, place)
+        };
+        let sequences = requests.into_iter().map(start).collect();
+        Self { sampler: Sampler::default(), sequences }
+    }
+
+    /// Samples from `logits`, one row of `vocab_size` a sequence.
+    pub fn sample(&mut self, logits: &[f32], vocab_size: usize) -> Vec<SampledToken> {
+        let seqs: Vec<&Sequence> = self.sequences.iter().collect();
+        let sampled = self.sampler.sample(&seqs, logits, vocab_size).into_iter();
+        sampled.map(|token| token.expect("logits are numbers")).collect()
+    }
 }

@@ -179,6 +179,13 @@ pub(crate) fn global() -> Arc<ThreadPool> {
     Arc::clone(global.get_or_insert_with(|| Arc::new(ThreadPool::new(available_cpus()))))
 }
 
+/// Calls `run` once for each index below `num_chunks`, on the threads that operations use, and
+/// returns when all calls have returned; on this thread alone unless `work` multiply-adds are worth
+/// sharing, or while another operation runs.
+pub fn for_each(work: usize, num_chunks: usize, run: impl Fn(usize) + Sync) {
+    global().for_each_worth(work, num_chunks, run);
+}
+
 /// Makes operations use `num_threads` threads from now on; 0 means one per available CPU.
 ///
 /// Results do not change. Operations that are running keep the threads they have.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::{Candidate, Sampler, best_first, collect, keep_best, keep_nucleus};
+use super::{Sampler, filter};
 use crate::policy::Place;
 use crate::{
     Request, RequestId, RouteClass, SampledToken, SamplingParams, Sequence, SequenceError,
@@ -23,7 +23,7 @@ fn at_temperature(temperature: f32) -> SamplingParams {
 }
 
 fn sample(seq: &Sequence, logits: &[f32]) -> Result<SampledToken, SequenceError> {
-    Sampler::default().sample(seq, logits)
+    Sampler::default().sample(&[seq], logits, logits.len()).remove(0)
 }
 
 fn pick(params: &SamplingParams, logits: &[f32]) -> u32 {
@@ -64,7 +64,9 @@ fn fits(params: &SamplingParams, logits: &[f32], expected: &BTreeMap<u32, f64>) 
         } else {
             seq.push(0);
         }
-        *counts.entry(sampler.sample(&seq, logits).unwrap().id).or_default() += 1;
+        *counts
+            .entry(sampler.sample(&[&seq], logits, logits.len()).remove(0).unwrap().id)
+            .or_default() += 1;
     }
     if !counts.keys().all(|id| expected.contains_key(id)) {
         return false;
@@ -197,7 +199,7 @@ fn penalties_survive_what_a_sequence_goes_through() {
     let logits = [1.0, 0.8, 0.1];
     let picked: Vec<u32> = (0..6)
         .map(|_| {
-            let id = sampler.sample(&seq, &logits).unwrap().id;
+            let id = sampler.sample(&[&seq], &logits, 3).remove(0).unwrap().id;
             seq.push(id);
             id
         })
@@ -262,30 +264,35 @@ fn log_probabilities_are_those_of_the_model() {
     assert_eq!(sample(&seq, &LOGITS).unwrap(), SampledToken { id: 6, logprob: None, top: vec![] });
 }
 
-fn filtered(params: &SamplingParams, logits: &[f32]) -> Vec<Candidate> {
-    let mut candidates = Vec::new();
-    collect(logits, &mut candidates);
-    keep_best(&mut candidates, params.top_k.unwrap_or(usize::MAX));
-    let max = logits[super::argmax(logits) as usize];
-    for candidate in &mut candidates {
-        candidate.weight = super::exp((candidate.logit - max) / params.temperature);
+/// What `draw` lets into the race.
+fn filtered(params: &SamplingParams, logits: &[f32]) -> Vec<u32> {
+    let max = pinion_kernels::logits::scan(logits).max;
+    let (mut weights, mut ids, mut candidates) = (Vec::new(), Vec::new(), Vec::new());
+    pinion_kernels::logits::weights(logits, max, params.temperature, &mut weights);
+    if let Some(k) = params.top_k {
+        pinion_kernels::logits::largest(logits, k, &mut ids);
+        let weight = |logit: f32| pinion_kernels::logits::exp((logit - max) / params.temperature);
+        filter::collect(logits, &ids, weight, &mut candidates);
+        filter::keep_top_p(&mut candidates, params.top_p);
+    } else {
+        filter::collect_top_p(logits, &weights, params.top_p, &mut ids, &mut candidates);
     }
-    keep_nucleus(&mut candidates, params.top_p);
-    candidates.sort_by(best_first);
-    candidates
+    let mut ids: Vec<u32> = candidates.iter().map(|one| one.id).collect();
+    ids.sort_by(|&a, &b| filter::best_first(logits, a, b));
+    ids
 }
 
 proptest! {
     #[test]
     fn filters_keep_what_a_full_sort_would(
         // Few values, so that there are ties; many tokens, so that partial sorts have to go on.
-        logits in prop::collection::vec((-40i8..40).prop_map(|value| f32::from(value) / 8.0), 1..700),
-        top_k in prop::option::of(1usize..700),
+        logits in prop::collection::vec((-40i8..40).prop_map(|value| f32::from(value) / 8.0), 1..1500),
+        top_k in prop::option::of(1usize..1500),
         top_p in 0.0f32..1.0,
         temperature in 0.2f32..3.0,
     ) {
         let params = SamplingParams { top_p, top_k, ..at_temperature(temperature) };
-        let ours: Vec<u32> = filtered(&params, &logits).iter().map(|c| c.id).collect();
+        let ours = filtered(&params, &logits);
         let naive = probabilities(&params, &logits);
         // Sums that differ in their last digit may move the border by one token.
         prop_assert!(ours.len().abs_diff(naive.len()) <= 1, "{} {}", ours.len(), naive.len());
@@ -300,10 +307,11 @@ proptest! {
         top_p in 0.5f32..=1.0,
     ) {
         let params = SamplingParams { top_p, logit_bias: vec![(3, 1.0)], ..at_temperature(1.0) };
-        let mut shared = Sampler::default();
         let seq = sequence(&[0], &[], params);
-        for row in rows {
-            prop_assert_eq!(shared.sample(&seq, &row), sample(&seq, &row));
+        let seqs = vec![&seq; rows.len()];
+        let together = Sampler::default().sample(&seqs, &rows.concat(), 50);
+        for (row, sampled) in rows.iter().zip(together) {
+            prop_assert_eq!(sampled, sample(&seq, row));
         }
     }
 }

@@ -47,6 +47,7 @@ fn what_makes_sense_is_taken() {
         presence_penalty: -2.0,
         frequency_penalty: 2.0,
         logit_bias: vec![(0, -100.0), (99, 100.0)],
+        processed_logprobs: true,
     };
     assert_eq!(params.validate(100), Ok(()));
 }
