@@ -7,7 +7,7 @@ use crate::{PerClass, RequestId, RouteClass};
 /// All that one step produced, in one message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepOutput {
-    /// At most one for each sequence; never empty when sent.
+    /// In order for each sequence, one a token; never empty when sent.
     pub outputs: Vec<SequenceOutput>,
     /// Counters after the step.
     pub stats: EngineStats,
@@ -170,8 +170,12 @@ pub struct EngineStats {
     pub failed_steps: u64,
     /// Prompt tokens of the requests that started, cached ones included.
     pub prompt_tokens: u64,
-    /// Tokens sampled.
+    /// Tokens of the text.
     pub generation_tokens: u64,
+    /// Tokens that were guessed and checked.
+    pub draft_tokens: u64,
+    /// Of these, the ones that were right.
+    pub accepted_draft_tokens: u64,
 }
 
 /// Gauges of one class.

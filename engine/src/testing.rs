@@ -7,7 +7,7 @@ use pinion_kernels::{KvCacheSpec, PagedAttention, PagedKvCache};
 use pinion_models::{CausalLm, ForwardCtx, ModelSpec};
 
 use crate::policy::Place;
-use crate::sampler::Sampler;
+use crate::sampler::{Row, Sampler};
 use crate::{
     BlockPool, Engine, EngineHandle, EngineParts, Request, SampledToken, Scheduler,
     SchedulerConfig, Sequence,
@@ -113,8 +113,9 @@ impl SamplingStep {
 
     /// Samples from `logits`, one row of `vocab_size` a sequence.
     pub fn sample(&mut self, logits: &[f32], vocab_size: usize) -> Vec<SampledToken> {
-        let seqs: Vec<&Sequence> = self.sequences.iter().collect();
-        let sampled = self.sampler.sample(&seqs, logits, vocab_size).into_iter();
+        let rows: Vec<Row<'_>> =
+            self.sequences.iter().map(|seq| Row { seq, num_drafted: 0 }).collect();
+        let sampled = self.sampler.sample(&rows, logits, vocab_size).into_iter();
         sampled.map(|token| token.expect("logits are numbers")).collect()
     }
 }

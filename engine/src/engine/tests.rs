@@ -13,6 +13,7 @@ use crate::{
     SequenceError, SequenceOutput, StepOutput, SubmitError,
 };
 
+mod determinism;
 mod metamorphic;
 
 const VOCAB: usize = 50;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::{Sampler, filter};
+use super::{Row, Sampler, filter};
 use crate::policy::Place;
 use crate::{
     Request, RequestId, RouteClass, SampledToken, SamplingParams, Sequence, SequenceError,
@@ -18,12 +18,16 @@ fn sequence(prompt: &[u32], output: &[u32], sampling: SamplingParams) -> Sequenc
     seq
 }
 
+fn row(seq: &Sequence) -> Row<'_> {
+    Row { seq, num_drafted: 0 }
+}
+
 fn at_temperature(temperature: f32) -> SamplingParams {
     SamplingParams { temperature, ..SamplingParams::greedy() }
 }
 
 fn sample(seq: &Sequence, logits: &[f32]) -> Result<SampledToken, SequenceError> {
-    Sampler::default().sample(&[seq], logits, logits.len()).remove(0)
+    Sampler::default().sample(&[row(seq)], logits, logits.len()).remove(0)
 }
 
 fn pick(params: &SamplingParams, logits: &[f32]) -> u32 {
@@ -65,7 +69,7 @@ fn fits(params: &SamplingParams, logits: &[f32], expected: &BTreeMap<u32, f64>) 
             seq.push(0);
         }
         *counts
-            .entry(sampler.sample(&[&seq], logits, logits.len()).remove(0).unwrap().id)
+            .entry(sampler.sample(&[row(&seq)], logits, logits.len()).remove(0).unwrap().id)
             .or_default() += 1;
     }
     if !counts.keys().all(|id| expected.contains_key(id)) {
@@ -179,7 +183,7 @@ fn penalties_count_as_openai_and_hf_do() {
     // 0 and 2 are in the prompt, 2 is also in the output, 1 is there twice and 3 once.
     let seq = sequence(&[0, 2, 0], &[1, 3, 1, 2], params);
     let mut processed = logits;
-    super::process(&seq, &mut processed);
+    row(&seq).process(&mut processed);
     let expected = [
         3.0 / 2.0,
         2.0 / 2.0 - 2.0 * 0.25 - 0.5,
@@ -199,7 +203,7 @@ fn penalties_survive_what_a_sequence_goes_through() {
     let logits = [1.0, 0.8, 0.1];
     let picked: Vec<u32> = (0..6)
         .map(|_| {
-            let id = sampler.sample(&[&seq], &logits, 3).remove(0).unwrap().id;
+            let id = sampler.sample(&[row(&seq)], &logits, 3).remove(0).unwrap().id;
             seq.push(id);
             id
         })
@@ -242,6 +246,57 @@ fn logits_that_are_no_numbers_are_an_error() {
         }
         assert!(sample(&seq, &[f32::NEG_INFINITY, -1e30, f32::NEG_INFINITY]).is_ok());
     }
+}
+
+#[test]
+fn a_drafted_token_counts_as_one_of_the_output() {
+    let params = SamplingParams {
+        repetition_penalty: 1.3,
+        presence_penalty: 0.5,
+        frequency_penalty: 0.25,
+        seed: 9,
+        ..at_temperature(1.0)
+    };
+    let mut seq = sequence(&[0, 2, 0], &[1, 3, 1], params);
+    seq.request.stop.min_tokens = 6;
+    seq.request.stop.eos_token_ids = vec![4];
+    seq.request.logprobs = Some(2);
+    let draft = [2, 5, 5, 1];
+    seq.draft = draft.to_vec();
+    for num_drafted in 0..=draft.len() {
+        let mut plain = sequence(&[0, 2, 0], &[1, 3, 1], seq.request.sampling.clone());
+        plain.request = seq.request.clone();
+        draft[..num_drafted].iter().for_each(|&token| plain.push(token));
+        for seed in 0..20 {
+            plain.request.sampling.seed = seed;
+            seq.request.sampling.seed = seed;
+            let drafted = Row { seq: &seq, num_drafted };
+            let sampled = Sampler::default().sample(&[drafted], &LOGITS, LOGITS.len()).remove(0);
+            assert_eq!(sampled, sample(&plain, &LOGITS), "{num_drafted} {seed}");
+        }
+    }
+}
+
+#[test]
+fn processed_log_probabilities_are_of_what_is_drawn_from() {
+    let params = SamplingParams {
+        logit_bias: vec![(6, 1.0)],
+        processed_logprobs: true,
+        ..at_temperature(0.5)
+    };
+    let mut seq = sequence(&[0], &[], params);
+    seq.request.logprobs = Some(9);
+    let mut biased = LOGITS;
+    biased[6] += 1.0;
+    let exact = probabilities(&at_temperature(0.5), &biased);
+    let token = sample(&seq, &LOGITS).unwrap();
+    assert!(
+        token.top.iter().all(|one| (f64::from(one.logprob) - exact[&one.id].ln()).abs() < 1e-5)
+    );
+    seq.request.sampling.temperature = 0.0;
+    let exact = probabilities(&at_temperature(1.0), &biased);
+    let token = sample(&seq, &LOGITS).unwrap();
+    assert!((f64::from(token.logprob.unwrap()) - exact[&token.id].ln()).abs() < 1e-5);
 }
 
 #[test]
@@ -308,10 +363,10 @@ proptest! {
     ) {
         let params = SamplingParams { top_p, logit_bias: vec![(3, 1.0)], ..at_temperature(1.0) };
         let seq = sequence(&[0], &[], params);
-        let seqs = vec![&seq; rows.len()];
-        let together = Sampler::default().sample(&seqs, &rows.concat(), 50);
-        for (row, sampled) in rows.iter().zip(together) {
-            prop_assert_eq!(sampled, sample(&seq, row));
+        let same = vec![row(&seq); rows.len()];
+        let together = Sampler::default().sample(&same, &rows.concat(), 50);
+        for (logits, sampled) in rows.iter().zip(together) {
+            prop_assert_eq!(sampled, sample(&seq, logits));
         }
     }
 }

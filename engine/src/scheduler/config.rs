@@ -19,6 +19,9 @@ pub struct SchedulerConfig {
     pub vocab_size: usize,
     /// Whether full blocks are found again by the hash of their tokens.
     pub prefix_cache: bool,
+    /// Tokens of one sequence that are guessed and checked in one step, at most, where a request
+    /// does not say otherwise; zero is off.
+    pub num_draft_tokens: usize,
 }
 
 /// What a class has to itself.

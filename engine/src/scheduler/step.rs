@@ -9,10 +9,11 @@ use crate::{BlockId, RequestId, Sequence};
 pub struct Scheduled {
     /// Which.
     pub id: RequestId,
-    /// How many tokens, from `num_computed_tokens` on.
+    /// How many tokens, from `num_computed_tokens` on, guessed ones included.
     pub num_tokens: usize,
-    /// Whether the step reaches the last token, so that a next one can be sampled.
-    pub samples: bool,
+    /// Of these, the last ones after which a token is sampled: none unless the step reaches the end
+    /// of the sequence, else its last token and the guessed ones.
+    pub num_rows: usize,
     /// Whether the one before computes these tokens for both: choices share the row of their
     /// prompt's last token.
     pub shares_row: bool,
@@ -283,13 +284,50 @@ impl Scheduler {
             if num_granted == 0 {
                 continue;
             }
-            let samples = num_granted == num_behind;
-            let item = Scheduled { id, num_tokens: num_granted, samples, shares_row: false };
+            let num_rows = usize::from(num_granted == num_behind);
+            let item = Scheduled { id, num_tokens: num_granted, num_rows, shares_row: false };
             step.output.scheduled.push(item);
-            if samples && !self.unforked.is_empty() {
+            if num_rows == 1 && !self.unforked.is_empty() {
                 at += self.fork(item, &mut num_spare, &mut step.output.scheduled);
             }
         }
+        let mut budget = step.budget.available(Share::Lent);
+        for at in 0..step.output.scheduled.len() {
+            let (item, others) =
+                step.output.scheduled[at..].split_first_mut().expect("not past the end");
+            // Siblings share one row and nothing after it.
+            let shares_row = item.shares_row || others.first().is_some_and(|next| next.shares_row);
+            if item.num_rows == 1 && !shares_row && 0 < budget {
+                let num_drafted = self.draft(item, budget, &mut num_spare);
+                budget -= num_drafted;
+            }
+        }
         step.output
+    }
+
+    /// Lets a sequence compute guessed tokens too, of what nobody else has use for.
+    fn draft(&mut self, item: &mut Scheduled, budget: usize, num_spare: &mut usize) -> usize {
+        let seq = self.sequences.get_mut(&item.id).expect("what is scheduled runs");
+        let max_length = seq.request.num_draft_tokens.unwrap_or(self.config.num_draft_tokens);
+        let num_left = seq.request.stop.max_tokens - seq.num_output_tokens();
+        let room = self.config.max_model_len - seq.token_ids.len();
+        // The row after the last guessed token gives one more.
+        let most = num_left.min(room) - 1;
+        let limit = most.min(self.config.max_chunk - item.num_tokens).min(budget);
+        if max_length == 0 || limit == 0 {
+            return 0;
+        }
+        seq.guess(max_length, limit);
+        let num_blocks = self.blocks.num_needed(seq, item.num_tokens + seq.draft.len());
+        if *num_spare < num_blocks {
+            seq.draft.clear();
+            return 0;
+        }
+        *num_spare -= num_blocks;
+        let copy = self.blocks.grow(seq, item.num_tokens + seq.draft.len());
+        debug_assert!(copy.is_none(), "it has a tail of its own");
+        item.num_tokens += seq.draft.len();
+        item.num_rows += seq.draft.len();
+        seq.draft.len()
     }
 }

@@ -46,7 +46,7 @@ impl Trace {
         for item in &plan.scheduled {
             let start = self.scheduler.sequence(item.id).unwrap().num_computed_tokens;
             let end = start + item.num_tokens;
-            let star = if item.samples { "*" } else { "" };
+            let star = if 0 < item.num_rows { "*" } else { "" };
             let star = if item.shares_row { "=" } else { star };
             write!(self.text, "{}[{start}..{end}]{star} ", name(item.id)).unwrap();
         }
@@ -57,7 +57,7 @@ impl Trace {
             write!(self.text, "-{} ", name(id)).unwrap();
         }
         writeln!(self.text, "free {}", self.scheduler.stats().blocks_free).unwrap();
-        let samples = plan.scheduled.iter().filter(|item| item.samples);
+        let samples = plan.scheduled.iter().filter(|item| 0 < item.num_rows);
         let sampled = samples.map(|item| Ok(token(500 + item.id.0 as u32))).collect();
         let outputs = self.scheduler.apply(&plan, sampled);
         self.scheduler.check();

@@ -14,6 +14,7 @@ pub fn config(vocab_size: usize, max_model_len: usize) -> SchedulerConfig {
         classes: ClassConfig::with_max_waiting(1024),
         vocab_size,
         prefix_cache: true,
+        num_draft_tokens: 0,
     }
 }
 
@@ -32,13 +33,15 @@ pub fn check_schedule(scheduler: &Scheduler, plan: &SchedulerOutput) {
         let seq = scheduler.sequence(item.id).expect("a scheduled sequence runs");
         let range = seq.num_computed_tokens..seq.num_computed_tokens + item.num_tokens;
         assert!(!range.is_empty() && item.num_tokens <= config.max_chunk);
-        assert!(range.end <= seq.token_ids.len() && range.end <= config.max_model_len);
-        assert_eq!(item.samples, range.end == seq.token_ids.len());
+        assert!(range.end <= config.max_model_len);
+        let end = seq.token_ids.len() + seq.draft.len();
+        assert!(range.end == end || range.end < seq.token_ids.len());
+        assert_eq!(item.num_rows, if range.end == end { 1 + seq.draft.len() } else { 0 });
         if item.shares_row {
             assert_eq!(row, Some((&seq.token_ids, &seq.blocks, item.num_tokens)));
             continue;
         }
-        row = item.samples.then_some((&seq.token_ids, &seq.blocks, item.num_tokens));
+        row = (item.num_rows == 1).then_some((&seq.token_ids, &seq.blocks, item.num_tokens));
         for position in range {
             let slot = (seq.blocks[position / block_size], position % block_size);
             assert!(slot.0 != 0 && written.insert(slot), "slot {slot:?} is written twice");

@@ -46,6 +46,7 @@ pub(crate) fn specify(name: Option<&str>, config: &WorkerConfig) -> Result<Packa
         threads: config.threads,
         memory_headroom_bytes: config.memory_headroom_bytes,
         prefix_cache: config.prefix_cache,
+        speculative_tokens: config.speculative_tokens,
     };
     Ok(PackageSpec {
         name,

@@ -58,6 +58,8 @@ pub struct WorkerConfig {
     pub threads: Option<u32>,
     /// Whether full prefix blocks are found again.
     pub prefix_cache: bool,
+    /// Tokens that are guessed and checked in one step, at most; zero is off.
+    pub speculative_tokens: u32,
     /// Bytes that a worker may allocate on top of its loaded model.
     pub memory_headroom_bytes: u64,
     /// Silence after which a worker is killed.

@@ -169,6 +169,7 @@ impl Reader<'_> {
             kv_cache_bytes: self.optional("kv-cache-size", value::bytes),
             threads: self.optional("threads", value::count),
             prefix_cache: self.required("prefix-cache", value::switch)?,
+            speculative_tokens: self.required("speculative-tokens", value::up_to::<32>)?,
             memory_headroom_bytes: self.required("worker-headroom", value::bytes)?,
             hang_timeout: self.required("hang-timeout", value::time)?,
             step_timeout: self.required("step-timeout", value::time)?,

@@ -35,6 +35,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("kv-cache-size", "BYTES", "", "Size of the KV cache [default: from free memory]"),
     setting("threads", "COUNT", "", "Compute threads [default: every CPU the process may use]"),
     setting("prefix-cache", "BOOL", "true", "Find computed prompt prefixes again"),
+    setting(
+        "speculative-tokens",
+        "COUNT",
+        "0",
+        "Tokens to guess from prompt and output and check in one step; never changes the text",
+    ),
     setting("worker-headroom", "BYTES", "2GiB", "Memory that a worker may take beyond its model"),
     setting("hang-timeout", "TIME", "3s", "Silence after which a worker is killed"),
     setting("step-timeout", "TIME", "120s", "Time that one step of the engine may take"),

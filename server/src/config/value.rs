@@ -58,3 +58,9 @@ pub(super) fn count(text: &str) -> Result<u32, String> {
         Err(_) => Err("expected a whole number".to_owned()),
     }
 }
+
+/// A count that may be zero and is at most `MOST`.
+pub(super) fn up_to<const MOST: u32>(text: &str) -> Result<u32, String> {
+    let count = text.trim().parse().ok().filter(|count| *count <= MOST);
+    count.ok_or_else(|| format!("expected a whole number up to {MOST}"))
+}

@@ -118,6 +118,8 @@ pub struct LoadRequest {
     pub memory_headroom_bytes: u64,
     /// Whether full prefix blocks are found again.
     pub prefix_cache: bool,
+    /// Tokens that are guessed and checked in one step, at most, where a request does not say.
+    pub speculative_tokens: u32,
 }
 
 /// What a worker is doing before it serves.
@@ -220,7 +222,7 @@ pub enum Tokenized {
 /// Sampling and ending. Ranges are checked by the engine, which knows the vocabulary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GenerationParams {
-    /// Tokens to generate at most; none fills the model's length.
+    /// Tokens to generate at most; none fills the model's length, and zero only echoes the prompt.
     pub max_tokens: Option<u32>,
     /// Tokens before an end is allowed.
     pub min_tokens: u32,
@@ -248,10 +250,18 @@ pub struct GenerationParams {
     pub stop_token_ids: Vec<u32>,
     /// Go on past the end-of-text token.
     pub ignore_eos: bool,
+    /// Whether the stop string that ends the text is part of it.
+    pub include_stop: bool,
     /// Log probabilities wanted: alternatives a token.
     pub logprobs: Option<u32>,
-    /// Separates prefix caches.
-    pub cache_salt: u64,
+    /// Log probabilities after bias, penalties and temperature, instead of the model's own.
+    pub processed_logprobs: bool,
+    /// The text begins with that of the prompt.
+    pub echo: bool,
+    /// Tokens that are guessed and checked in one step, at most; none takes the package's.
+    pub speculative_tokens: Option<u32>,
+    /// Separates prefix caches; zero shares.
+    pub cache_salt: [u64; 2],
     /// Render special tokens into the text.
     pub keep_special_tokens: bool,
 }
@@ -273,8 +283,12 @@ impl Default for GenerationParams {
             stop: Vec::new(),
             stop_token_ids: Vec::new(),
             ignore_eos: false,
+            include_stop: false,
             logprobs: None,
-            cache_salt: 0,
+            processed_logprobs: false,
+            echo: false,
+            speculative_tokens: None,
+            cache_salt: [0; 2],
             keep_special_tokens: false,
         }
     }
@@ -396,4 +410,8 @@ pub struct Stats {
     pub prompt_tokens: u64,
     /// Tokens generated, ever.
     pub generation_tokens: u64,
+    /// Tokens guessed and checked, ever.
+    pub draft_tokens: u64,
+    /// Of these, right.
+    pub accepted_draft_tokens: u64,
 }

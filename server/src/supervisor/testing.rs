@@ -51,6 +51,7 @@ pub(crate) fn scripted(name: &str, cog_yaml: &str, max_in_flight: usize) -> (Pac
         threads: None,
         memory_headroom_bytes: 0,
         prefix_cache: false,
+        speculative_tokens: 0,
     };
     let second = Duration::from_secs(1);
     let (package, commands, published) = Package::new(PackageSpec {

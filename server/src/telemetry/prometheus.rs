@@ -146,6 +146,30 @@ pub const METRICS: &[Metric] = &[
         read: Read::Package(|package| package.stats().prefix_hits as f64),
     },
     Metric {
+        name: "pinion_speculative_tokens_proposed_total",
+        aliases: &["vllm:spec_decode_num_draft_tokens_total"],
+        kind: Kind::Counter,
+        help: "Tokens that were guessed and checked.",
+        read: Read::Package(|package| package.stats().draft_tokens as f64),
+    },
+    Metric {
+        name: "pinion_speculative_tokens_accepted_total",
+        aliases: &["vllm:spec_decode_num_accepted_tokens_total"],
+        kind: Kind::Counter,
+        help: "Guessed tokens that were right.",
+        read: Read::Package(|package| package.stats().accepted_draft_tokens as f64),
+    },
+    Metric {
+        name: "pinion_speculative_acceptance_rate",
+        aliases: &[],
+        kind: Kind::Gauge,
+        help: "Share of the guessed tokens that were right, from 0 to 1, since the worker started.",
+        read: Read::Package(|package| {
+            let stats = package.stats();
+            stats.accepted_draft_tokens as f64 / stats.draft_tokens.max(1) as f64
+        }),
+    },
+    Metric {
         name: "pinion_preemptions_total",
         aliases: &["vllm:num_preemptions_total"],
         kind: Kind::Counter,

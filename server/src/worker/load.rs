@@ -90,6 +90,7 @@ fn serve(
         classes: ClassConfig::with_max_waiting(request.max_waiting as usize),
         vocab_size: spec.vocab_size,
         prefix_cache: request.prefix_cache,
+        num_draft_tokens: request.speculative_tokens as usize,
     };
     let scheduler = Scheduler::new(config, BlockPool::new(kv_spec.num_blocks, BLOCK_SIZE));
     let attention = Box::new(PagedAttention);

@@ -23,6 +23,8 @@ pub(super) struct Active {
     pub(super) wants_logprobs: bool,
     pub(super) usage: Usage,
     pub(super) started: bool,
+    /// The prompt's text, if the answer begins with it.
+    pub(super) echo: Option<String>,
 }
 
 /// Starts the thread that renders what the engine puts out.
@@ -54,6 +56,23 @@ pub(super) fn start(
 }
 
 impl Active {
+    /// Appends the events of a sequence that runs for the first time.
+    pub(super) fn begin(
+        &mut self,
+        key: RequestKey,
+        cached_tokens: u32,
+        events: &mut Vec<(RequestKey, Event)>,
+    ) {
+        self.started = true;
+        self.usage.cached_tokens = cached_tokens;
+        let prompt_tokens = self.usage.prompt_tokens;
+        events.push((key, Event::Started { prompt_tokens, cached_tokens }));
+        if let Some(text) = self.echo.take() {
+            let (token_ids, logprobs) = (Vec::new(), Vec::new());
+            events.push((key, Event::Delta { text, token_ids, logprobs }));
+        }
+    }
+
     /// Appends the events of one output; true after the final one.
     fn render(
         &mut self,
@@ -65,10 +84,7 @@ impl Active {
         if let Some(cached) = output.num_cached_tokens
             && !self.started
         {
-            self.started = true;
-            self.usage.cached_tokens = cached as u32;
-            let Usage { prompt_tokens, cached_tokens, .. } = self.usage;
-            events.push((key, Event::Started { prompt_tokens, cached_tokens }));
+            self.begin(key, cached as u32, events);
         }
         let result = self.render_token(output, engine);
         let (text, token_ids, logprobs, reason) = match result {
@@ -194,6 +210,8 @@ pub(super) fn stats(engine: &EngineStats) -> Stats {
         steps: engine.steps,
         prompt_tokens: engine.prompt_tokens,
         generation_tokens: engine.generation_tokens,
+        draft_tokens: engine.draft_tokens,
+        accepted_draft_tokens: engine.accepted_draft_tokens,
     }
 }
 

@@ -19,12 +19,15 @@ use super::Outbox;
 use super::output::{Active, request_id, submit_error};
 use super::service::{Sequence, Sequences, cancelled, send_event};
 use crate::ipc::{
-    ErrorKind, Event, FromWorker, GenerationParams, Prompt, RequestKey, Submit, TokenizeInput,
-    Tokenized, Usage, WorkerError,
+    ErrorKind, Event, FinishReason, FromWorker, GenerationParams, Prompt, RequestKey, Submit,
+    TokenizeInput, Tokenized, Usage, WorkerError,
 };
 
 /// Threads; one slow template leaves another for everybody else.
 const THREADS: usize = 2;
+
+/// Tokens of the prompt that decide how an echoed prompt goes on.
+const ECHO_CONTEXT: usize = 8;
 
 /// What preparing needs of a package.
 pub(super) struct Prompts {
@@ -104,6 +107,9 @@ impl Preparer {
     fn generate(&self, submit: Submit) {
         let key = submit.key;
         let refusal = match self.prompts.prepare(submit) {
+            Ok((request, active)) if request.stop.max_tokens == 0 => {
+                return self.only_echo(key, request, active);
+            }
             Ok((request, active)) => self.hand_over(key, request, active),
             Err(error) => {
                 self.sequences.lock().remove(&key);
@@ -131,6 +137,21 @@ impl Preparer {
         None
     }
 
+    /// Answers a request for no tokens, for which the engine has nothing to do.
+    fn only_echo(&self, key: RequestKey, mut request: Request, mut active: Active) {
+        self.sequences.lock().remove(&key);
+        request.stop = StopCriteria::length(1);
+        if let Err(error) = self.engine.limits().check(&request) {
+            return self.send(key, Event::Failed(submit_error(&error)));
+        }
+        let mut events = Vec::new();
+        active.begin(key, 0, &mut events);
+        let usage = active.usage;
+        events.push((key, Event::Finished { reason: FinishReason::Length, usage }));
+        let stats = super::output::stats(&self.engine.stats());
+        self.outbox.send(&FromWorker::Step { events, stats });
+    }
+
     fn send(&self, key: RequestKey, event: Event) {
         let stats = super::output::stats(&self.engine.stats());
         send_event(&self.outbox, key, event, stats);
@@ -140,16 +161,26 @@ impl Preparer {
 impl Prompts {
     fn prepare(&self, submit: Submit) -> Result<(Request, Active), WorkerError> {
         let Submit { key, prompt, params } = submit;
+        let mut echo = match &prompt {
+            Prompt::Text(text) if params.echo => Some(text.clone()),
+            _ => None,
+        };
         let prompt = self.tokens(prompt)?;
+        if params.echo && echo.is_none() {
+            echo = Some(self.tokenizer.decode(&prompt, false).map_err(tokenizer_error)?);
+        }
         let room = self.max_model_len.saturating_sub(prompt.len());
         let max_tokens = params.max_tokens.map_or(room, |max| max as usize);
         let options = DetokenizerOptions {
             stop: params.stop.clone(),
-            include_stop: false,
+            include_stop: params.include_stop,
             min_tokens: params.min_tokens as usize,
             skip_special_tokens: !params.keep_special_tokens,
         };
-        let detokenizer = Detokenizer::new(self.tokenizer.shared(), &[], options)
+        // Text that follows the prompt's may begin with a space, text that stands alone may not.
+        let context =
+            if echo.is_some() { prompt.len().saturating_sub(ECHO_CONTEXT) } else { prompt.len() };
+        let detokenizer = Detokenizer::new(self.tokenizer.shared(), &prompt[context..], options)
             .map_err(|e| super::package_error("tokenizer_failed", e.to_string(), None))?;
         let prompt_tokens = prompt.len() as u32;
         let request = Request {
@@ -163,9 +194,10 @@ impl Prompts {
                 ignore_eos: params.ignore_eos,
             },
             class: RouteClass::Default,
-            cache_salt: u128::from(params.cache_salt),
+            cache_salt: salt(params.cache_salt),
             logprobs: params.logprobs.map(|n| n as usize),
             deadline: None,
+            num_draft_tokens: params.speculative_tokens.map(|count| count as usize),
             choices: Vec::new(),
             sampling: self.sampling(params),
         };
@@ -175,6 +207,7 @@ impl Prompts {
             wants_logprobs: request.logprobs.is_some(),
             usage: Usage { prompt_tokens, ..Usage::default() },
             started: false,
+            echo,
         };
         Ok((request, active))
     }
@@ -191,6 +224,7 @@ impl Prompts {
             presence_penalty: params.presence_penalty,
             frequency_penalty: params.frequency_penalty,
             logit_bias: params.logit_bias,
+            processed_logprobs: params.processed_logprobs,
         }
     }
 
@@ -246,6 +280,10 @@ impl Prompts {
             param: Some("messages".to_owned()),
         })
     }
+}
+
+fn salt([high, low]: [u64; 2]) -> u128 {
+    u128::from(high) << 64 | u128::from(low)
 }
 
 fn json<T: DeserializeOwned>(param: &str, text: &str) -> Result<T, WorkerError> {

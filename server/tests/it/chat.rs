@@ -73,7 +73,8 @@ async fn every_parameter_reaches_the_worker() {
         "top_k": 3, "min_p": 0.125, "repetition_penalty": 1.5, "presence_penalty": -0.5,
         "frequency_penalty": 2, "logit_bias": {"17": -100, "4": 0.5}, "stop": ["a", "b"],
         "stop_token_ids": [5, 6], "ignore_eos": true, "logprobs": true, "top_logprobs": 2,
-        "skip_special_tokens": false, "unknown_field": {"x": 1}, "user": "u", "store": false,
+        "skip_special_tokens": false, "include_stop_str_in_output": true,
+        "speculative_tokens": 5, "logprobs_mode": "processed_logprobs", "prompt_cache_key": "k", "unknown_field": {"x": 1}, "user": "u", "store": false,
         "metadata": {"k": "v"}, "service_tier": "auto",
     });
     let (_, params) = shown(&node.post("/v1/chat/completions", with("show", more)).await);
@@ -92,8 +93,12 @@ async fn every_parameter_reaches_the_worker() {
         stop: vec!["a".to_owned(), "b".to_owned()],
         stop_token_ids: vec![5, 6],
         ignore_eos: true,
+        include_stop: true,
         logprobs: Some(2),
-        cache_salt: 0,
+        processed_logprobs: true,
+        echo: false,
+        speculative_tokens: Some(5),
+        cache_salt: [0; 2],
         keep_special_tokens: true,
     };
     assert_eq!(params, expected);
@@ -232,13 +237,15 @@ async fn prefix_caches_are_shared_only_under_the_same_salt() {
     for more in [
         json!({}),
         json!({"cache_salt": "a"}),
-        json!({"prompt_cache_key": "a"}),
+        json!({"cache_salt": "a", "prompt_cache_key": "k"}),
         json!({"cache_salt": "b"}),
+        json!({"prompt_cache_key": "a"}),
     ] {
         let (_, params) = shown(&node.post("/v1/chat/completions", with("show", more)).await);
         salts.push(params.cache_salt);
     }
-    assert_eq!(salts[0], 0);
+    assert_eq!(salts[0], [0; 2]);
     assert_eq!(salts[1], salts[2]);
-    assert!(salts[1] != 0 && salts[1] != salts[3], "{salts:?}");
+    assert!(salts[1] != salts[0] && salts[1] != salts[3], "{salts:?}");
+    assert_eq!(salts[4], salts[0], "a hint for routers separates nothing");
 }

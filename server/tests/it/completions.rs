@@ -75,3 +75,23 @@ async fn choices_are_numbered_through_all_prompts() {
     assert_eq!(json["usage"]["prompt_tokens"], 10);
     assert_eq!(json["usage"]["completion_tokens"], 6);
 }
+
+#[tokio::test]
+async fn echo_reaches_the_worker_and_makes_no_tokens_a_valid_number() {
+    let node = Node::ready().await;
+    let body = json!({"prompt": "show", "echo": true});
+    let json = node.post("/v1/completions", body).await.json();
+    assert!(shown(&json["choices"][0]).1.echo);
+    let body = json!({"prompt": "count 2", "echo": true, "max_tokens": 0});
+    let json = node.post("/v1/completions", body).await.json();
+    assert_eq!(json["choices"][0]["finish_reason"], "length");
+    assert_eq!(json["usage"]["completion_tokens"], 0);
+}
+
+#[tokio::test]
+async fn the_token_itself_is_among_its_rivals_whatever_their_number() {
+    let node = Node::ready().await;
+    let body = json!({"prompt": "count 1", "logprobs": 0});
+    let json = node.post("/v1/completions", body).await.json();
+    assert_eq!(json["choices"][0]["logprobs"]["top_logprobs"], json!([{"1": -0.5}]));
+}

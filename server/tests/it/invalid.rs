@@ -33,6 +33,13 @@ fn wrong_anywhere() -> Vec<(Value, &'static str)> {
         (json!({"stop_token_ids": [1, -1]}), "stop_token_ids[1]"),
         (json!({"logit_bias": {"x": 1}}), "logit_bias"),
         (json!({"logit_bias": {"5": 101}}), "logit_bias.5"),
+        (json!({"logit_bias": biases(1025)}), "logit_bias"),
+        (json!({"stop_token_ids": vec![0; 65]}), "stop_token_ids"),
+        (json!({"stop": vec!["a"; 65]}), "stop"),
+        (json!({"logprobs_mode": "raw_logits"}), "logprobs_mode"),
+        (json!({"cache_salt": 5}), "cache_salt"),
+        (json!({"speculative_tokens": 33}), "speculative_tokens"),
+        (json!({"prompt_cache_key": 5}), "prompt_cache_key"),
         (json!({"logprobs": "3"}), "logprobs"),
         (json!({"stream": "yes"}), "stream"),
         (
@@ -43,11 +50,16 @@ fn wrong_anywhere() -> Vec<(Value, &'static str)> {
     ]
 }
 
+fn biases(count: usize) -> serde_json::Map<String, Value> {
+    (0..count).map(|id| (id.to_string(), json!(1))).collect()
+}
+
 /// Fields of a chat request, and the field that the error names.
 fn wrong_in_chat() -> Vec<(Value, &'static str)> {
     vec![
         (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs"),
         (json!({"top_logprobs": 2}), "top_logprobs"),
+        (json!({"echo": true}), "echo"),
         (json!({"messages": []}), "messages"),
         (json!({"messages": null}), "messages"),
         (json!({"messages": "hi"}), "messages"),
@@ -109,8 +121,9 @@ fn wrong_in_completions() -> Vec<(Value, &'static str)> {
         (json!({"prompt": [[1], []]}), "prompt[1]"),
         (json!({"prompt": [[1], [2, -3]]}), "prompt[1][1]"),
         (json!({"prompt": vec!["a"; 100], "n": 11}), "n"),
-        (json!({"logprobs": 21}), "logprobs"),
-        (json!({"echo": true}), "echo"),
+        (json!({"logprobs": 6}), "logprobs"),
+        (json!({"echo": true, "logprobs": 0}), "echo"),
+        (json!({"echo": "yes"}), "echo"),
         (json!({"suffix": "end"}), "suffix"),
         (json!({"best_of": 2}), "best_of"),
     ]

@@ -196,5 +196,6 @@ fn load_request(device: &str) -> LoadRequest {
         threads: None,
         memory_headroom_bytes: 1 << 30,
         prefix_cache: true,
+        speculative_tokens: 0,
     }
 }

@@ -10,7 +10,7 @@ use crate::policy::Place;
 use crate::testing::check_schedule;
 use crate::{
     BlockPool, Choice, ClassConfig, FinishReason, Request, RequestId, RouteClass, Scheduler,
-    SchedulerConfig, SequenceError,
+    SchedulerConfig, Sequence, SequenceError, SequenceOutput,
 };
 
 #[derive(Clone, Debug)]
@@ -53,15 +53,18 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn config() -> impl Strategy<Value = SchedulerConfig> {
-    (1usize..6, 1usize..20, 1usize..12, any::<bool>()).prop_map(
-        |(max_num_seqs, max_num_batched_tokens, max_chunk, prefix_cache)| SchedulerConfig {
-            max_num_seqs,
-            max_num_batched_tokens,
-            max_chunk,
-            max_model_len: 32,
-            classes: ClassConfig::with_max_waiting(10),
-            vocab_size: 100,
-            prefix_cache,
+    (1usize..6, 1usize..20, 1usize..12, any::<bool>(), 0usize..4).prop_map(
+        |(max_num_seqs, max_num_batched_tokens, max_chunk, prefix_cache, num_draft_tokens)| {
+            SchedulerConfig {
+                max_num_seqs,
+                max_num_batched_tokens,
+                max_chunk,
+                max_model_len: 32,
+                classes: ClassConfig::with_max_waiting(10),
+                vocab_size: 100,
+                prefix_cache,
+                num_draft_tokens,
+            }
         },
     )
 }
@@ -132,12 +135,10 @@ impl World {
                 |position: usize| (seq.blocks[position / block_size], position % block_size);
             let salt = seq.request.cache_salt;
             for position in seq.num_computed_tokens..seq.num_computed_tokens + item.num_tokens {
-                let content = (salt, seq.token_ids[..=position].to_vec());
-                self.slots.insert(slot_of(position), content);
+                self.slots.insert(slot_of(position), (salt, prefix(seq, position)));
             }
             for position in 0..seq.num_computed_tokens + item.num_tokens {
-                let (owner, prefix) = &self.slots[&slot_of(position)];
-                assert_eq!((*owner, &prefix[..]), (salt, &seq.token_ids[..=position]));
+                assert_eq!(self.slots[&slot_of(position)], (salt, prefix(seq, position)));
             }
         }
         let error = SequenceError::StepFailed { message: String::new() };
@@ -145,18 +146,28 @@ impl World {
             self.scheduler.fail(&plan, &error)
         } else {
             let mut fails = failure.is_some();
-            let samples = plan.scheduled.iter().filter(|item| item.samples);
-            let rows = samples.map(|item| {
+            let rows = plan.scheduled.iter().flat_map(|item| {
+                let seq = self.scheduler.sequence(item.id).expect("it runs");
+                let position = seq.token_ids.len();
+                (0..item.num_rows).map(move |row| (item.id.0, (position + row) as u64))
+            });
+            let rows = rows.map(|(id, position)| {
                 if std::mem::take(&mut fails) {
                     Err(error.clone())
                 } else {
-                    Ok(token(item.id.0 as u32 % 2))
+                    // Repeats itself, so that guesses are made, and not always.
+                    Ok(token(((id + position / 3) % 2) as u32))
                 }
             });
-            let outputs = self.scheduler.apply(&plan, rows.collect());
+            let rows = rows.collect();
+            let outputs = self.scheduler.apply(&plan, rows);
             self.scheduler.measured(plan.num_tokens(), Duration::from_millis(1));
             outputs
         };
+        self.check_outputs(outputs, failure);
+    }
+
+    fn check_outputs(&mut self, outputs: Vec<SequenceOutput>, failure: Option<bool>) {
         for output in outputs {
             let text = self.live.get_mut(&output.id).expect("only live requests have outputs");
             text.extend(output.token.as_ref().map(|token| token.id));
@@ -173,6 +184,11 @@ impl World {
             }
         }
     }
+}
+
+/// The tokens up to a position, guessed ones included.
+fn prefix(seq: &Sequence, position: usize) -> Vec<u32> {
+    (0..=position).map(|at| seq.token(at)).collect()
 }
 
 proptest! {
@@ -240,7 +256,7 @@ proptest! {
             }
             let plan = scheduler.schedule();
             check_schedule(&scheduler, &plan);
-            let rows = plan.scheduled.iter().filter(|item| item.samples).map(|_| Ok(token(1)));
+            let rows = plan.scheduled.iter().flat_map(|item| vec![Ok(token(1)); item.num_rows]);
             let outputs = scheduler.apply(&plan, rows.collect());
             scheduler.check();
             num_steps += 1;

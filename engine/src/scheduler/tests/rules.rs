@@ -326,7 +326,7 @@ fn deadlines_are_those_of_the_first_token() {
     scheduler.try_add(until(1500, request(1, 20, 3)), NOW).unwrap();
     for _ in 0..2 {
         let plan = scheduler.schedule();
-        let rows = plan.scheduled.iter().filter(|item| item.samples).map(|_| Ok(token(1)));
+        let rows = plan.scheduled.iter().filter(|item| 0 < item.num_rows).map(|_| Ok(token(1)));
         scheduler.apply(&plan, rows.collect());
         scheduler.check();
     }

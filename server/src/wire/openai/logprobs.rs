@@ -92,13 +92,17 @@ impl<'a> TokenBody<'a> {
 
 impl Serialize for Top<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let top = &self.0.top;
+        let TokenLogprob { top, token: sampled, logprob, .. } = self.0;
         let mut map = serializer.serialize_map(None)?;
         for (index, (token, _, logprob)) in top.iter().enumerate() {
             // Tokens that are parts of characters can look the same; the best one is kept.
             if top[..index].iter().all(|(better, ..)| better != token) {
                 map.serialize_entry(token, &finite(*logprob))?;
             }
+        }
+        // The token itself comes in addition to the best ones.
+        if top.iter().all(|(token, ..)| token != sampled) {
+            map.serialize_entry(sampled, &finite(*logprob))?;
         }
         map.end()
     }

@@ -57,8 +57,11 @@ impl GenerateRequest {
     pub(crate) fn chat(body: &Fields<'_>) -> Result<Self, ApiError> {
         refuse_unsupported(body)?;
         let (prompt, tools) = super::chat_prompt(body)?;
-        let mut params = sampling::params(body)?;
+        let mut params = sampling::params(body, 1)?;
         params.logprobs = sampling::chat_logprobs(body)?;
+        if body.flag("echo")? {
+            return Err(unsupported("echo", "`echo` is supported only by /v1/completions"));
+        }
         if tools && body.boolean("parallel_tool_calls")? == Some(false) {
             params.stop.push(FORMATS[0].close.to_owned());
         }
@@ -69,9 +72,16 @@ impl GenerateRequest {
     pub(crate) fn completion(body: &Fields<'_>) -> Result<Self, ApiError> {
         refuse_unsupported(body)?;
         let prompts = super::completion::prompts(body)?;
-        let mut params = sampling::params(body)?;
+        let echo = body.flag("echo")?;
+        let mut params = sampling::params(body, u32::from(!echo))?;
         params.max_tokens = params.max_tokens.or(Some(super::completion::DEFAULT_MAX_TOKENS));
         params.logprobs = sampling::completion_logprobs(body)?;
+        params.echo = echo;
+        if echo && params.logprobs.is_some() {
+            let message = "`echo` is not supported together with `logprobs`: log probabilities \
+                           are given of generated tokens only";
+            return Err(unsupported("echo", message));
+        }
         Self::new(body, Kind::Completion, prompts, params)
     }
 
@@ -85,7 +95,8 @@ impl GenerateRequest {
         if let Some(best_of) = body.count("best_of", 1..=MAX_N)?
             && best_of != n
         {
-            return Err(unsupported("best_of", "only `best_of` equal to `n` is supported"));
+            let message = format!("`best_of` is supported only if it is equal to `n`, {n}");
+            return Err(unsupported("best_of", &message));
         }
         let n = n as usize;
         let choices = n * prompts.len();
@@ -100,7 +111,10 @@ impl GenerateRequest {
 
     /// Keeps the prefix caches of tenants apart.
     pub(crate) fn salt(&mut self, tenant: u64) {
-        self.params.cache_salt ^= tenant;
+        let [high, low] = self.params.cache_salt.map(u64::to_le_bytes);
+        if tenant != 0 {
+            self.params.cache_salt = sampling::salt_of(&[&tenant.to_le_bytes(), &high, &low]);
+        }
     }
 
     /// Takes the prompts out: one submission a choice, in the order of their indexes.
@@ -145,7 +159,6 @@ const UNSUPPORTED: &[&str] = &[
     "continue_final_message",
     "documents",
     "ebnf",
-    "echo",
     "function_call",
     "functions",
     "grammar",
@@ -154,12 +167,10 @@ const UNSUPPORTED: &[&str] = &[
     "guided_grammar",
     "guided_json",
     "guided_regex",
-    "include_stop_str_in_output",
     "json_schema",
     "logits_processors",
     "lora_path",
     "mm_processor_kwargs",
-    "no_stop_trim",
     "prompt_embeds",
     "prompt_logprobs",
     "regex",

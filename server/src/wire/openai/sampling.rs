@@ -12,15 +12,22 @@ use crate::wire::fields::{Fields, wrong};
 
 const MAX_STOP_STRINGS: usize = 64;
 const MAX_STOP_BYTES: usize = 1024;
+const MAX_STOP_TOKENS: usize = 64;
+const MAX_LOGIT_BIASES: usize = 1024;
 const MAX_TOP_LOGPROBS: u32 = 20;
+/// The older endpoint's limit.
+const MAX_COMPLETION_LOGPROBS: u32 = 5;
+/// Beyond it a guess is hardly ever right to its end.
+const MAX_SPECULATIVE_TOKENS: u32 = 32;
 /// Seeds stay exact in clients that keep numbers as doubles.
 const SEED_BITS: u32 = 53;
 
-/// Reads everything but `logprobs`, which the endpoints write differently.
-pub(super) fn params(body: &Fields<'_>) -> Result<GenerationParams, ApiError> {
+/// Reads everything but `logprobs`, which the endpoints write differently. `min_max_tokens` is the
+/// least number of tokens that may be asked for.
+pub(super) fn params(body: &Fields<'_>, min_max_tokens: u32) -> Result<GenerationParams, ApiError> {
     let defaults = GenerationParams::default();
     let penalty = |name| body.number(name, -2.0..=2.0);
-    let max_tokens = max_tokens(body)?;
+    let max_tokens = max_tokens(body, min_max_tokens)?;
     Ok(GenerationParams {
         max_tokens,
         min_tokens: min_tokens(body, max_tokens)?,
@@ -36,9 +43,13 @@ pub(super) fn params(body: &Fields<'_>) -> Result<GenerationParams, ApiError> {
         frequency_penalty: penalty("frequency_penalty")?.unwrap_or(defaults.frequency_penalty),
         logit_bias: logit_bias(body)?,
         stop: stop(body)?,
-        stop_token_ids: body.token_ids("stop_token_ids")?.unwrap_or_default(),
+        stop_token_ids: stop_token_ids(body)?,
         ignore_eos: body.flag("ignore_eos")?,
+        include_stop: body.flag("include_stop_str_in_output")? || body.flag("no_stop_trim")?,
         logprobs: None,
+        processed_logprobs: processed_logprobs(body)?,
+        echo: false,
+        speculative_tokens: body.count("speculative_tokens", 0..=MAX_SPECULATIVE_TOKENS)?,
         cache_salt: cache_salt(body)?,
         keep_special_tokens: body.boolean("skip_special_tokens")? == Some(false),
     })
@@ -63,7 +74,16 @@ pub(super) fn completion_logprobs(body: &Fields<'_>) -> Result<Option<u32>, ApiE
     if body.get("logprobs") == Some(&Value::Bool(false)) {
         return Ok(None);
     }
-    body.count("logprobs", 0..=MAX_TOP_LOGPROBS)
+    body.count("logprobs", 0..=MAX_COMPLETION_LOGPROBS)
+}
+
+/// Which distribution log probabilities are of: the model's own unless asked otherwise.
+fn processed_logprobs(body: &Fields<'_>) -> Result<bool, ApiError> {
+    match body.string("logprobs_mode")? {
+        None | Some("raw_logprobs") => Ok(false),
+        Some("processed_logprobs") => Ok(true),
+        Some(_) => Err(body.wrong("logprobs_mode", "raw_logprobs or processed_logprobs")),
+    }
 }
 
 /// A seed for a request that names none.
@@ -71,9 +91,9 @@ pub(super) fn draw_seed() -> u64 {
     RandomState::new().hash_one(()) >> (u64::BITS - SEED_BITS)
 }
 
-fn max_tokens(body: &Fields<'_>) -> Result<Option<u32>, ApiError> {
-    let newer = body.count("max_completion_tokens", 1..=u32::MAX)?;
-    let older = body.count("max_tokens", 1..=u32::MAX)?;
+fn max_tokens(body: &Fields<'_>, least: u32) -> Result<Option<u32>, ApiError> {
+    let newer = body.count("max_completion_tokens", least..=u32::MAX)?;
+    let older = body.count("max_tokens", least..=u32::MAX)?;
     Ok(newer.or(older))
 }
 
@@ -91,6 +111,13 @@ fn positive(body: &Fields<'_>, name: &str, most: f64) -> Result<Option<f32>, Api
 
 fn logit_bias(body: &Fields<'_>) -> Result<Vec<(u32, f32)>, ApiError> {
     let Some(biases) = body.object("logit_bias")? else { return Ok(Vec::new()) };
+    if MAX_LOGIT_BIASES < biases.map().len() {
+        let message = format!(
+            "`logit_bias` may name {MAX_LOGIT_BIASES} tokens at most: {}",
+            biases.map().len()
+        );
+        return Err(ApiError::invalid("invalid_value", message).at("logit_bias"));
+    }
     let read = |(id, _): (&String, &Value)| {
         let token: u32 = id.parse().map_err(|_not_a_number| {
             let id = Value::from(id.as_str());
@@ -120,12 +147,30 @@ fn stop(body: &Fields<'_>) -> Result<Vec<String>, ApiError> {
     }
 }
 
-fn cache_salt(body: &Fields<'_>) -> Result<u64, ApiError> {
-    let salt = match body.string("cache_salt")? {
-        Some(salt) => Some(salt),
-        None => body.string("prompt_cache_key")?,
-    };
-    Ok(salt.map_or(0, |salt| first_word(&Sha256::digest(salt))))
+fn stop_token_ids(body: &Fields<'_>) -> Result<Vec<u32>, ApiError> {
+    let ids = body.token_ids("stop_token_ids")?.unwrap_or_default();
+    if MAX_STOP_TOKENS < ids.len() {
+        return Err(body.wrong("stop_token_ids", &format!("up to {MAX_STOP_TOKENS} token ids")));
+    }
+    Ok(ids)
+}
+
+/// `prompt_cache_key` is a hint for whoever routes requests among nodes: it must be text, and
+/// requests of one tenant share prefixes whatever it says.
+fn cache_salt(body: &Fields<'_>) -> Result<[u64; 2], ApiError> {
+    body.string("prompt_cache_key")?;
+    Ok(body.string("cache_salt")?.map_or([0; 2], |salt| salt_of(&[salt.as_bytes()])))
+}
+
+/// A salt that nobody finds who does not know all parts.
+pub(super) fn salt_of(parts: &[&[u8]]) -> [u64; 2] {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    let digest = digest.finalize();
+    [first_word(&digest), first_word(&digest[8..])]
 }
 
 /// The first eight bytes of a digest.
