@@ -8,7 +8,8 @@
 //! - `bf16`: four groups of 16 rows, one after the other. A group holds pairs of columns, padded
 //!   with zeros to a multiple of [`PAIR_DEPTH`] columns; a pair is 16 little-endian words of 32
 //!   bits, word `j` holds row `j` of the even column in its low half and of the odd one in its high
-//!   half. One shift or one mask widens a vector of words to `f32`, and 16 pairs are a tile of AMX.
+//!   half. One shift or one mask widens a vector of words to `f32`, and 16 pairs are a tile of AMX;
+//! - quantized types are tiles of 16 rows, see [`crate::quant`].
 
 mod storage;
 #[cfg(test)]
@@ -20,7 +21,9 @@ use std::ops::Range;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use half::bf16;
 
+use crate::cpu::Cpu;
 use crate::gemm::{Ahead, Panel, Right};
+use crate::quant::{self, Matrix};
 
 pub use storage::{AlignedBytes, Storage};
 pub use weight_type::WeightType;
@@ -68,7 +71,12 @@ impl PackedTensor {
             rows += part_rows;
         }
         let cols = cols.unwrap_or(0);
-        let mut bytes = AlignedBytes::zeroed(Self::packed_len(kind, rows, cols)?);
+        let len = Self::packed_len(kind, rows, cols)?;
+        if let Some(format) = kind.format() {
+            let bytes = quant::pack(&Cpu::current(), format, cols, parts)?;
+            return Ok(Self { kind, rows, cols, storage: bytes.into() });
+        }
+        let mut bytes = AlignedBytes::zeroed(len);
         let words = bytes.words_mut();
         let mut row = 0;
         for part in parts {
@@ -83,6 +91,20 @@ impl PackedTensor {
                 }
             }
         }
+        Ok(Self { kind, rows, cols, storage: bytes.into() })
+    }
+
+    /// Repacks matrices of `cols` columns, below one another, from the blocks of a GGML file.
+    ///
+    /// Each part is whole rows of the file's tensor of the same type, as bytes. The integers and
+    /// scales stay what they are in the file.
+    ///
+    /// # Errors
+    /// When the type is not quantized, a row is not whole blocks (see
+    /// [`WeightType::ggml_row_bytes`]), or a part is empty or not whole rows.
+    pub fn from_ggml(kind: WeightType, cols: usize, parts: &[&[u8]]) -> Result<Self> {
+        let Some(format) = kind.format() else { bail!("{kind} is not a type of quantized blocks") };
+        let (rows, bytes) = quant::import(&Cpu::current(), format, cols, parts)?;
         Ok(Self { kind, rows, cols, storage: bytes.into() })
     }
 
@@ -122,18 +144,26 @@ impl PackedTensor {
         if rows == 0 || cols == 0 {
             bail!("a packed matrix needs rows and columns: [{rows}, {cols}]")
         }
-        let padded_cols = match kind {
-            WeightType::F32 => Some(cols),
-            WeightType::Bf16 => cols.checked_next_multiple_of(PAIR_DEPTH),
+        let bytes = if let Some(format) = kind.format() {
+            if !cols.is_multiple_of(quant::BLOCK) {
+                bail!("{kind} holds whole blocks of {} columns: {cols}", quant::BLOCK)
+            }
+            // A tile takes less than four bytes an element beside one header.
+            cols.checked_mul(8 * quant::TILE_ROWS)
+                .and_then(|_| rows.div_ceil(quant::TILE_ROWS).checked_mul(format.tile_bytes(cols)))
+        } else {
+            let padded_cols = match kind {
+                WeightType::F32 => Some(cols),
+                _ => cols.checked_next_multiple_of(PAIR_DEPTH),
+            };
+            rows.checked_next_multiple_of(PANEL_ROWS)
+                .zip(padded_cols)
+                .and_then(|(rows, cols)| rows.checked_mul(cols))
+                .and_then(|elements| elements.checked_mul(kind.size_in_bytes()))
         };
-        rows.checked_next_multiple_of(PANEL_ROWS)
-            .zip(padded_cols)
-            .and_then(|(rows, cols)| rows.checked_mul(cols))
-            .and_then(|elements| elements.checked_mul(kind.size_in_bytes()))
-            .filter(|&bytes| isize::try_from(bytes).is_ok())
-            .ok_or_else(|| {
-                candle_core::Error::Msg(format!("matrix is too large: [{rows}, {cols}]"))
-            })
+        bytes.filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or_else(|| {
+            candle_core::Error::Msg(format!("matrix is too large: [{rows}, {cols}]"))
+        })
     }
 
     /// Output features; the length of a vector.
@@ -173,7 +203,7 @@ impl PackedTensor {
         self.unpack()?.flatten_all()
     }
 
-    /// Some columns of panel `index`; the first is even.
+    /// Some columns of panel `index` of a dense matrix; the first is even.
     pub(crate) fn panel(&self, index: usize, cols: Range<usize>) -> Right<'_> {
         match self.kind {
             WeightType::F32 => {
@@ -182,7 +212,7 @@ impl PackedTensor {
                 let panel = Panel::F32(&self.storage.floats()[floats]);
                 Right { panel, stride: PANEL_ROWS, ahead: Ahead::NOTHING }
             }
-            WeightType::Bf16 => {
+            _ => {
                 let stride = self.pair_group_words();
                 let first = index * PANEL_ROWS / PAIR_ROWS * stride;
                 let start = cols.start / 2 * PAIR_ROWS;
@@ -202,8 +232,17 @@ impl PackedTensor {
         pair_group_words(self.cols)
     }
 
+    /// The matrix as products with quantized types read it.
+    pub(crate) fn quantized(&self) -> Option<Matrix<'_>> {
+        let format = self.kind.format()?;
+        Some(Matrix { format, bytes: self.bytes(), rows: self.rows, cols: self.cols })
+    }
+
     /// Writes row `row` to `values`, which has `cols` elements.
     pub(crate) fn read_row(&self, row: usize, values: &mut [f32]) {
+        if let Some(format) = self.kind.format() {
+            return quant::read_row(format, self.bytes(), row, values);
+        }
         let words = self.storage.words();
         match self.kind {
             WeightType::F32 => {
@@ -213,7 +252,7 @@ impl PackedTensor {
                     .zip(words)
                     .for_each(|(value, word)| *value = f32::from_bits(*word));
             }
-            WeightType::Bf16 => {
+            _ => {
                 let words = words[first_pair(self.cols, row)..].iter().step_by(PAIR_ROWS);
                 for (values, word) in values.chunks_mut(2).zip(words) {
                     let halves = [word << 16, word & 0xffff_0000];
@@ -244,7 +283,7 @@ fn write_row(kind: WeightType, cols: usize, words: &mut [u32], row: usize, value
             let words = words[first_float(cols, row)..].iter_mut().step_by(PANEL_ROWS);
             words.zip(values).for_each(|(word, value)| *word = value.to_bits());
         }
-        WeightType::Bf16 => {
+        _ => {
             let half = |value: f32| u32::from(bf16::from_f32(value).to_bits());
             let words = words[first_pair(cols, row)..].iter_mut().step_by(PAIR_ROWS);
             for (word, values) in words.zip(values.chunks(2)) {
@@ -254,7 +293,8 @@ fn write_row(kind: WeightType, cols: usize, words: &mut [u32], row: usize, value
     }
 }
 
-fn host_values(tensor: &Tensor) -> Result<Vec<f32>> {
+/// The values of a floating-point tensor, on the host.
+pub(crate) fn host_values(tensor: &Tensor) -> Result<Vec<f32>> {
     if !tensor.dtype().is_float() {
         bail!("weights must be floating point: {:?}", tensor.dtype())
     }

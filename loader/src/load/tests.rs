@@ -137,7 +137,7 @@ fn the_operators_choice_stands_above_the_packages() {
     };
     let loaded = load(&open(dir.path()), &options, &silent()).expect("loads");
     assert_eq!((loaded.dtype.as_str(), loaded.spec.max_model_len), ("f32", 32));
-    let options = LoadOptions { dtype: Some("q4_k".into()), ..LoadOptions::default() };
+    let options = LoadOptions { dtype: Some("fp8".into()), ..LoadOptions::default() };
     assert_eq!(
         load(&open(dir.path()), &options, &silent()).expect_err("not yet").code(),
         "dtype_not_supported"

@@ -8,6 +8,7 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::check_dtype;
 use crate::cpu::Cpu;
+use crate::quant;
 use crate::view::{Rows, with_f32};
 use crate::{Activations, PackedTensor};
 
@@ -15,7 +16,9 @@ use crate::{Activations, PackedTensor};
 ///
 /// Every element is summed in f32 over ascending `in` in an order that depends on the processor and
 /// the type of the weight only. Where the processor multiplies tiles of `bf16`, `x` meets `bf16`
-/// weights as the sum of two `bf16`, which is off by at most one part in 2^17.
+/// weights as the sum of two `bf16`, which is off by at most one part in 2^17. With quantized
+/// weights `x` is rounded to 8 bits, a scale for every 32 columns (256 for the `_k` types), and a
+/// row that holds NaN or an infinity becomes a row of NaN.
 pub fn linear(
     x: &Activations,
     weight: &PackedTensor,
@@ -72,6 +75,10 @@ fn run(
 
 /// Writes the product to `out` `[n, out]`.
 fn multiply(cpu: &Cpu, x: Rows<'_>, weight: &PackedTensor, finish: Finish<'_>, out: &mut [f32]) {
+    if let Some(matrix) = weight.quantized() {
+        let finish = |first: usize, sums: &[f32], out: &mut [f32]| finish.write(first, sums, out);
+        return quant::multiply(cpu, x, matrix, out, &finish);
+    }
     #[cfg(target_arch = "x86_64")]
     if weight.kind() == crate::WeightType::Bf16 && cpu.isa.path() == crate::cpu::Path::Amx {
         return split::multiply(cpu, x, weight, finish, out);

@@ -1,0 +1,459 @@
+//! Products with AMX tiles: 16 rows of activations times the 16 rows of a weight tile.
+//!
+//! Integers are summed by the tiles, a block of 32 columns at a time where each has its own scale.
+//! Where a span of 256 columns shares one, the small integer scales are multiplied into the codes
+//! first, and the products split into two digits of base 128, so that the tiles sum a whole span.
+//! What is added in f32, and in which order, is as on every other path.
+#![expect(unsafe_code, reason = "tile instructions, and loads and stores through pointers")]
+
+use std::arch::asm;
+use std::arch::x86_64::{
+    __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi32,
+    _mm512_and_si512, _mm512_cvtepi8_epi16, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi16,
+    _mm512_cvtepu8_epi32, _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_mul_ps, _mm512_mullo_epi16, _mm512_or_si512, _mm512_set1_epi8,
+    _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi16,
+    _mm512_slli_epi32, _mm512_srai_epi16, _mm512_srai_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_sub_epi8, _mm512_sub_epi16,
+};
+use std::cell::Cell;
+use std::ops::Range;
+
+use super::Matrix;
+use super::avx512::{halves, unsigned};
+use crate::packed::AlignedBytes;
+use crate::quant::activations::{Left, QuantizedRows};
+use crate::quant::{BLOCK, Family, Format, TILE_ROWS};
+
+/// From this number of rows on tiles are faster than vectors.
+pub(super) const MIN_ROWS: usize = 4;
+
+/// Columns that all rows meet before the next ones: a whole span of every type.
+const CHUNK: usize = 256;
+
+/// Rows that meet prepared weights.
+const MAX_ROWS: usize = 512;
+
+/// Bytes of prepared weights of one tile: two digits of a chunk.
+const PREPARED: usize = 2 * CHUNK * TILE_ROWS;
+
+/// Bytes of a tile of sums.
+const SUMS: usize = 16 * 64;
+
+/// How far ahead weights are fetched, in bytes.
+const AHEAD: usize = 3 << 10;
+
+std::thread_local! {
+    static SCRATCH: Cell<Option<AlignedBytes>> = const { Cell::new(None) };
+}
+
+/// Multiplies all rows with some tiles; `write` takes a row, a lane and sums from there on.
+///
+/// # Safety
+/// The processor must have AMX, AVX-512 and VNNI, and this process the permission to use tiles.
+pub(super) unsafe fn multiply(
+    activations: &QuantizedRows,
+    matrix: Matrix<'_>,
+    tiles: Range<usize>,
+    write: &impl Fn(usize, usize, &[f32]),
+) {
+    let row_bytes = tiles.len() * TILE_ROWS * size_of::<f32>();
+    let room = activations.len().min(MAX_ROWS).next_multiple_of(TILE_ROWS);
+    let needed = 2 * SUMS + tiles.len() * PREPARED + room * row_bytes;
+    let mut scratch = SCRATCH.take().filter(|scratch| scratch.as_slice().len() >= needed);
+    let bytes = scratch.get_or_insert_with(|| AlignedBytes::zeroed(needed)).as_mut_slice();
+    let (sums, rest) = bytes.split_at_mut(2 * SUMS);
+    let (prepared, results) = rest.split_at_mut(tiles.len() * PREPARED);
+    for first in (0..activations.len()).step_by(MAX_ROWS) {
+        let rows = MAX_ROWS.min(activations.len() - first);
+        let results = &mut results[..rows.next_multiple_of(TILE_ROWS) * row_bytes];
+        results.fill(0);
+        let panel = Panel {
+            matrix,
+            tiles: tiles.clone(),
+            left: activations.from(first),
+            rows,
+            sums: sums.as_mut_ptr(),
+            prepared: prepared.as_mut_ptr(),
+            results: results.as_mut_ptr().cast(),
+        };
+        assert!(panel.left.shape.holds(matrix.format, matrix.cols), "activations fit the format");
+        // SAFETY: the caller's contract; the scratch has room for all parts.
+        unsafe { panel.run() };
+        // SAFETY: every bit pattern is an `f32`; the scratch is aligned.
+        let (_, results, _) = unsafe { results.align_to::<f32>() };
+        for (row, sums) in results.chunks_exact(tiles.len() * TILE_ROWS).take(rows).enumerate() {
+            write(first + row, tiles.start * TILE_ROWS, sums);
+        }
+    }
+    SCRATCH.set(scratch);
+}
+
+struct Panel<'a> {
+    matrix: Matrix<'a>,
+    tiles: Range<usize>,
+    left: Left<'a>,
+    rows: usize,
+    /// Room for two tiles of sums.
+    sums: *mut u8,
+    /// [`PREPARED`] bytes a tile.
+    prepared: *mut u8,
+    /// `[rows][tiles][16]`.
+    results: *mut f32,
+}
+
+impl Panel<'_> {
+    /// # Safety
+    /// As [`multiply`].
+    unsafe fn run(&self) {
+        let Matrix { format, cols, .. } = self.matrix;
+        let depth = if format.family == Family::Plain { BLOCK } else { 2 * BLOCK };
+        let config = Config::new(self.rows.min(TILE_ROWS) as u8, depth as u8);
+        // SAFETY: the caller's contract.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack));
+            if self.rows <= TILE_ROWS {
+                // Memory is what takes time: a tile of weights is read from its start to its end.
+                for tile in 0..self.tiles.len() {
+                    for start in (0..cols).step_by(CHUNK) {
+                        self.prepare(tile, start);
+                        self.accumulate(tile, start, 0);
+                    }
+                }
+            } else {
+                for start in (0..cols).step_by(CHUNK) {
+                    for tile in 0..self.tiles.len() {
+                        self.prepare(tile, start);
+                    }
+                    for first in (0..self.rows).step_by(TILE_ROWS) {
+                        for tile in 0..self.tiles.len() {
+                            self.accumulate(tile, start, first);
+                        }
+                    }
+                }
+            }
+            asm!("tilerelease", options(nostack));
+        }
+    }
+
+    /// Where the chunk of a tile starts.
+    fn span(&self, tile: usize, start: usize) -> *const u8 {
+        let format = self.matrix.format;
+        let offset = start / format.span() * format.span_bytes();
+        self.matrix.tile(self.tiles.start + tile)[offset..].as_ptr()
+    }
+
+    /// # Safety
+    /// As [`multiply`]; the tile and the chunk exist.
+    unsafe fn prepare(&self, tile: usize, start: usize) {
+        let (format, from) = (self.matrix.format, self.span(tile, start));
+        let blocks = CHUNK.min(self.matrix.cols - start) / BLOCK;
+        // SAFETY: the caller's contract.
+        unsafe {
+            let to = self.prepared.add(tile * PREPARED);
+            match (format.family, format.bits) {
+                (Family::Plain, 8) => {}
+                (Family::Plain, 4) => unpack::<4>(from, blocks, to),
+                (Family::Plain, _) => unpack::<5>(from, blocks, to),
+                (Family::Mins, 4) => scale::<4>(format, from, blocks, to),
+                (Family::Mins, _) => scale::<5>(format, from, blocks, to),
+                (Family::Halves, _) => scale::<6>(format, from, blocks, to),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`multiply`]; the tile, the chunk and the row exist.
+    unsafe fn accumulate(&self, tile: usize, start: usize, first: usize) {
+        let (format, shape) = (self.matrix.format, self.left.shape);
+        let grain = start / format.grain();
+        let sums_start = match format.family {
+            Family::Plain => 0,
+            Family::Mins => grain * 4,
+            Family::Halves => grain * 8,
+        };
+        // SAFETY: the caller's contract.
+        unsafe {
+            let job = Job {
+                header: self.span(tile, start),
+                prepared: self.prepared.add(tile * PREPARED),
+                blocks: CHUNK.min(self.matrix.cols - start) / BLOCK,
+                codes: self.left.codes.as_ptr().add(first * shape.stride + start),
+                stride: shape.stride,
+                scales: self.left.scales.as_ptr().add(first * shape.scales + grain),
+                scales_stride: shape.scales,
+                code_sums: self.left.sums.as_ptr().add(first * shape.sums + sums_start),
+                code_sums_stride: shape.sums,
+                sums: self.sums,
+                results: self.results.add((first * self.tiles.len() + tile) * TILE_ROWS),
+                results_stride: self.tiles.len() * TILE_ROWS,
+            };
+            match (self.rows - first).min(TILE_ROWS).div_ceil(4) {
+                1 => job.run::<4>(format),
+                2 => job.run::<8>(format),
+                3 => job.run::<12>(format),
+                _ => job.run::<16>(format),
+            }
+        }
+    }
+}
+
+/// What `LDTILECFG` reads: sums in tiles 0 and 1, activations in 4 and 5, weights in 6 and 7.
+#[repr(C, align(64))]
+struct Config {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl Config {
+    fn new(rows: u8, depth: u8) -> Self {
+        let (mut row_bytes, mut tile_rows) = ([0; 16], [0; 16]);
+        for tile in [0, 1] {
+            (row_bytes[tile], tile_rows[tile]) = (64, rows);
+        }
+        for tile in [4, 5] {
+            (row_bytes[tile], tile_rows[tile]) = (u16::from(depth), rows);
+        }
+        for tile in [6, 7] {
+            (row_bytes[tile], tile_rows[tile]) = (64, depth / 4);
+        }
+        Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows: tile_rows }
+    }
+}
+
+/// Up to 16 rows times one chunk of a tile of weights.
+struct Job {
+    header: *const u8,
+    prepared: *const u8,
+    blocks: usize,
+    codes: *const u8,
+    stride: usize,
+    scales: *const f32,
+    scales_stride: usize,
+    code_sums: *const i32,
+    code_sums_stride: usize,
+    sums: *mut u8,
+    results: *mut f32,
+    results_stride: usize,
+}
+
+impl Job {
+    /// # Safety
+    /// As [`multiply`]; all pointers must lead to what the format needs for `ROWS` rows.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn run<const ROWS: usize>(&self, format: Format) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            match format.family {
+                Family::Plain => self.plain::<ROWS>(format),
+                Family::Mins => self.scaled::<ROWS, true>(),
+                Family::Halves => self.scaled::<ROWS, false>(),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Job::run`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn plain<const ROWS: usize>(&self, format: Format) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let mut sums = self.load::<ROWS>();
+            for block in 0..self.blocks {
+                let span = self.header.add(block / 2 * format.span_bytes());
+                let weights = if format.bits == 8 {
+                    let weights = span.add(format.header() + block % 2 * format.block());
+                    prefetch(weights, format.block());
+                    weights
+                } else {
+                    self.prepared.add(block * BLOCK * TILE_ROWS)
+                };
+                let dots = self.sums.add(block % 2 * SUMS);
+                asm!(
+                    "tilezero tmm0",
+                    "tileloadd tmm4, [{codes} + {stride}]",
+                    "tileloadd tmm6, [{weights} + {line}]",
+                    "tdpbssd tmm0, tmm4, tmm6",
+                    "tilestored [{dots} + {line}], tmm0",
+                    codes = in(reg) self.codes.add(block * BLOCK),
+                    stride = in(reg) self.stride,
+                    weights = in(reg) weights,
+                    dots = in(reg) dots,
+                    line = in(reg) 64usize,
+                    out("tmm0") _, out("tmm4") _, out("tmm6") _,
+                    options(nostack),
+                );
+                let d = halves(span.add(block % 2 * 32));
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    let dot = _mm512_loadu_si512(dots.add(row * 64).cast());
+                    let scale = _mm512_set1_ps(*self.scales.add(row * self.scales_stride + block));
+                    *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(d, scale), *sum);
+                }
+            }
+            self.store(sums);
+        }
+    }
+
+    /// # Safety
+    /// As [`Job::run`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn scaled<const ROWS: usize, const MINS: bool>(&self) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "2:",
+                "tileloadd tmm4, [{codes} + {stride}]",
+                "tileloadd tmm6, [{weights} + {line}]",
+                "tileloadd tmm7, [{weights} + {line} + 4096]",
+                "tdpbssd tmm0, tmm4, tmm6",
+                "tdpbssd tmm1, tmm4, tmm7",
+                "add {codes}, 64",
+                "add {weights}, 1024",
+                "dec {steps}",
+                "jnz 2b",
+                "tilestored [{dots} + {line}], tmm0",
+                "tilestored [{dots} + {line} + 1024], tmm1",
+                codes = inout(reg) self.codes => _,
+                stride = in(reg) self.stride,
+                weights = inout(reg) self.prepared => _,
+                dots = in(reg) self.sums,
+                line = in(reg) 64usize,
+                steps = inout(reg) self.blocks.div_ceil(2) => _,
+                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+            let mut sums = self.load::<ROWS>();
+            let (d, dmin) = (halves(self.header), halves(self.header.add(32)));
+            let mins: [__m512i; 4] = std::array::from_fn(|pair| {
+                _mm512_cvtepu8_epi16(_mm256_loadu_si256(self.header.add(192 + pair * 32).cast()))
+            });
+            for (row, sum) in sums.iter_mut().enumerate() {
+                let low = _mm512_loadu_si512(self.sums.add(row * 64).cast());
+                let high = _mm512_loadu_si512(self.sums.add(SUMS + row * 64).cast());
+                let dot = _mm512_add_epi32(low, _mm512_slli_epi32::<7>(high));
+                let scale = _mm512_set1_ps(*self.scales.add(row * self.scales_stride));
+                *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(d, scale), *sum);
+                if MINS {
+                    let mut min = _mm512_setzero_si512();
+                    for (pair, mins) in mins.into_iter().enumerate() {
+                        let codes = *self.code_sums.add(row * self.code_sums_stride + pair);
+                        min = _mm512_dpwssd_epi32(min, mins, _mm512_set1_epi32(codes));
+                    }
+                    let dmin = _mm512_mul_ps(dmin, scale);
+                    *sum = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min), dmin, *sum);
+                }
+            }
+            self.store(sums);
+        }
+    }
+
+    /// # Safety
+    /// As [`Job::run`].
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load<const ROWS: usize>(&self) -> [std::arch::x86_64::__m512; ROWS] {
+        // SAFETY: the caller's contract.
+        std::array::from_fn(|row| unsafe {
+            _mm512_loadu_ps(self.results.add(row * self.results_stride))
+        })
+    }
+
+    /// # Safety
+    /// As [`Job::run`].
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn store<const ROWS: usize>(&self, sums: [std::arch::x86_64::__m512; ROWS]) {
+        for (row, sum) in sums.into_iter().enumerate() {
+            // SAFETY: the caller's contract.
+            unsafe { _mm512_storeu_ps(self.results.add(row * self.results_stride), sum) };
+        }
+    }
+}
+
+/// Codes less their offset.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn unpack<const BITS: usize>(from: *const u8, blocks: usize, to: *mut u8) {
+    let format = Format { bits: BITS, family: Family::Plain };
+    for block in 0..blocks {
+        // SAFETY: the caller passes a chunk of as many blocks and room for them.
+        unsafe {
+            let span = from.add(block / 2 * format.span_bytes());
+            let codes = span.add(format.header() + block % 2 * format.block());
+            prefetch(codes, format.block());
+            for group in 0..8 {
+                let quants = unsigned::<BITS>(codes, group);
+                let quants = _mm512_sub_epi8(quants, _mm512_set1_epi8(1 << (BITS - 1)));
+                _mm512_storeu_si512(to.add((block * 8 + group) * 64).cast(), quants);
+            }
+        }
+    }
+}
+
+/// Codes less their offset times their integer scales, in two digits: the lower one of base 128,
+/// then the upper one.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn scale<const BITS: usize>(format: Format, from: *const u8, blocks: usize, to: *mut u8) {
+    let offset = _mm512_set1_epi16(format.offset() as i16);
+    for block in 0..blocks {
+        // SAFETY: the caller passes a chunk of as many blocks and room for them.
+        unsafe {
+            let codes = from.add(format.header() + block * format.block());
+            prefetch(codes, format.block());
+            let scales = if BITS == 6 {
+                let pairs = _mm256_loadu_si256(from.add(64 + block * 32).cast());
+                let pairs = _mm512_cvtepi8_epi16(pairs);
+                let low = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff));
+                let high = _mm512_srai_epi32::<16>(pairs);
+                [
+                    _mm512_or_si512(low, _mm512_slli_epi32::<16>(low)),
+                    _mm512_or_si512(
+                        _mm512_and_si512(high, _mm512_set1_epi32(0xffff)),
+                        _mm512_slli_epi32::<16>(high),
+                    ),
+                ]
+            } else {
+                let scales = _mm_loadu_si128(from.add(64 + block * 16).cast());
+                let scales = _mm512_cvtepu8_epi32(scales);
+                [_mm512_or_si512(scales, _mm512_slli_epi32::<16>(scales)); 2]
+            };
+            for group in 0..8 {
+                let bytes = unsigned::<BITS>(codes, group);
+                let even = _mm512_and_si512(bytes, _mm512_set1_epi16(0xff));
+                let odd = _mm512_srli_epi16::<8>(bytes);
+                let [even, odd] = [even, odd].map(|codes| {
+                    _mm512_mullo_epi16(_mm512_sub_epi16(codes, offset), scales[group / 4])
+                });
+                let digit = _mm512_set1_epi16(127);
+                let low = _mm512_or_si512(
+                    _mm512_and_si512(even, digit),
+                    _mm512_slli_epi16::<8>(_mm512_and_si512(odd, digit)),
+                );
+                let high = _mm512_or_si512(
+                    _mm512_and_si512(_mm512_srai_epi16::<7>(even), _mm512_set1_epi16(0xff)),
+                    _mm512_slli_epi16::<8>(_mm512_srai_epi16::<7>(odd)),
+                );
+                let to = to.add((block * 8 + group) * 64);
+                _mm512_storeu_si512(to.cast(), low);
+                _mm512_storeu_si512(to.add(PREPARED / 2).cast(), high);
+            }
+        }
+    }
+    if blocks % 2 == 1 {
+        // Tiles take two blocks; activations are zero there, so anything would do.
+        // SAFETY: a chunk has an even number of blocks, so there is room.
+        unsafe { to.add(blocks * 512).write_bytes(0, 512) };
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch(from: *const u8, len: usize) {
+    for line in (0..len).step_by(64) {
+        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD + line).cast());
+    }
+}
