@@ -25,8 +25,8 @@ mod tests;
 /// How long an idle worker keeps looking for work before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// Work below this many multiply-adds is not worth handing out: some ten microseconds.
-const MIN_SHARED_WORK: usize = 1 << 19;
+/// Work below this many multiply-adds is not worth handing out: some microseconds.
+const MIN_SHARED_WORK: usize = 1 << 17;
 
 /// Set in the gate while a job may be entered. Below it: workers inside. Above it: job number.
 const OPEN: u64 = 1 << 31;

@@ -18,17 +18,35 @@ pub(crate) const TILE_ROWS: usize = 16;
 /// Lanes of a row of results.
 pub(crate) const LANES: usize = 64;
 
+const _: () = assert!(LANES * size_of::<f32>() == 256, "as the instructions below have it");
+
 /// Words of a tile of the right side: 16 pairs of columns, 16 lanes.
 pub(crate) const TILE_WORDS: usize = PAIR_DEPTH / 2 * PAIR_ROWS;
 
-/// Words of one row of 32 columns on the left side, first parts and second parts together.
-pub(crate) const SPLIT_WORDS: usize = PAIR_DEPTH;
+/// One row of a tile: 32 `bf16` of the left side. Aligned, because a tile whose rows cross cache
+/// lines takes twice as long to load.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct TileRow(pub(crate) [u32; PAIR_DEPTH / 2]);
+
+impl TileRow {
+    pub(crate) const ZERO: Self = Self([0; PAIR_DEPTH / 2]);
+}
+
+/// One row of results, aligned for the same reason.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct SumRow(pub(crate) [f32; LANES]);
+
+impl SumRow {
+    pub(crate) const ZERO: Self = Self([0.0; LANES]);
+}
 
 /// A few rows times neighbouring groups of lanes.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<'a> {
-    /// `[depth / 32][2][rows][16]` words, as [`SplitRow`] writes them.
-    pub(crate) left: &'a [u32],
+    /// `[depth / 32][2][rows]`, as [`SplitRow`] writes them.
+    pub(crate) left: &'a [TileRow],
     /// Number of rows, at most [`TILE_ROWS`].
     pub(crate) rows: usize,
     /// Groups of 16 lanes, `stride` words apart, each `[depth / 2][16]` words.
@@ -39,34 +57,38 @@ pub(crate) struct Product<'a> {
     pub(crate) groups: usize,
     /// Blocks of 32 columns.
     pub(crate) blocks: usize,
-    /// How many bytes ahead of itself each group is fetched.
+    /// How many bytes ahead of itself each group is fetched; nothing is for 0.
     pub(crate) ahead: usize,
+    /// Whether the sums begin with this product.
+    pub(crate) begins: bool,
 }
 
-/// Adds a product to `sums` `[rows][64]`, whose first `16 * groups` lanes are used.
+/// Writes a product to `sums` `[rows][64]` if it begins them, else adds it. The first
+/// `16 * groups` lanes are used.
 ///
 /// # Safety
 /// The processor must have AMX, and this process the permission to use it.
-pub(crate) unsafe fn accumulate(product: Product<'_>, sums: &mut [f32]) {
-    let Product { left, rows, right, stride, groups, blocks, ahead } = product;
+pub(crate) unsafe fn accumulate(product: Product<'_>, sums: &mut [SumRow]) {
+    let Product { left, rows, right, stride, groups, blocks, ahead, begins } = product;
     if rows == 0 || blocks == 0 {
         return;
     }
     assert!(rows <= TILE_ROWS, "a tile has few rows");
-    assert!(left.len() >= blocks * rows * SPLIT_WORDS, "the left side is complete");
+    assert!(left.len() >= blocks * rows * 2, "the left side is complete");
     let needed = (groups - 1) * stride + blocks * TILE_WORDS;
     assert!(right.len() >= needed, "the right side is complete");
-    assert!(sums.len() >= rows * LANES, "the result has room");
-    let config = Config::new(rows as u8);
+    assert!(sums.len() >= rows, "the result has room");
+    let sums = sums.as_mut_ptr().cast::<f32>();
     let job = Job {
-        config: &raw const config,
+        frame: Frame { config: Config::new(rows as u8), sums },
         left: left.as_ptr(),
-        part: rows * SPLIT_WORDS / 2 * size_of::<u32>(),
+        part: rows * size_of::<TileRow>(),
         right: right.as_ptr(),
         stride: stride * size_of::<u32>(),
         blocks,
         ahead,
-        sums: sums.as_mut_ptr(),
+        // The same zeros for every row.
+        before: if begins { (ZEROS.0.as_ptr(), 0) } else { (sums, LANES * size_of::<f32>()) },
     };
     // SAFETY: the caller's contract, and the sizes were checked above.
     unsafe {
@@ -78,6 +100,8 @@ pub(crate) unsafe fn accumulate(product: Product<'_>, sums: &mut [f32]) {
         }
     }
 }
+
+static ZEROS: SumRow = SumRow::ZERO;
 
 /// What `LDTILECFG` reads: sums in tiles 0 to 3, the left side in 4 and 5, the right in 6 and 7.
 #[repr(C, align(64))]
@@ -100,9 +124,16 @@ impl Config {
     }
 }
 
+/// What the instructions read from memory.
+#[repr(C, align(64))]
+struct Frame {
+    config: Config,
+    sums: *mut f32,
+}
+
 struct Job {
-    config: *const Config,
-    left: *const u32,
+    frame: Frame,
+    left: *const TileRow,
     /// Bytes of the first parts of one block, and of the second parts.
     part: usize,
     right: *const u32,
@@ -110,7 +141,8 @@ struct Job {
     stride: usize,
     blocks: usize,
     ahead: usize,
-    sums: *mut f32,
+    /// The sums so far, and the bytes from one row of them to the next.
+    before: (*const f32, usize),
 }
 
 /// Fetches a tile: 16 lines from `$from` on.
@@ -140,8 +172,32 @@ macro_rules! fetch {
     };
 }
 
-/// Multiplies one tile of the right side with both parts of the left.
-macro_rules! multiply {
+/// Multiplies one tile of the right side with the first parts of the left, and fetches ahead.
+///
+/// A product waits for the one before it with the same sums, so these come in turn: first parts
+/// with all groups, then second parts. Loading the right side again costs less than waiting.
+macro_rules! first {
+    ($sums:literal, $right:literal, $from:literal) => {
+        concat!(first!($sums, $right, $from, cached), fetch!($from))
+    };
+    ($sums:literal, $right:literal, $from:literal, cached) => {
+        concat!(
+            "tileloadd ",
+            $right,
+            ", [{",
+            $from,
+            "} + {line}]\n",
+            "tdpbf16ps ",
+            $sums,
+            ", tmm4, ",
+            $right,
+            "\n",
+        )
+    };
+}
+
+/// Multiplies one tile of the right side with the second parts of the left, and goes on to the next.
+macro_rules! second {
     ($sums:literal, $right:literal, $from:literal) => {
         concat!(
             "tileloadd ",
@@ -149,12 +205,6 @@ macro_rules! multiply {
             ", [{",
             $from,
             "} + {line}]\n",
-            fetch!($from),
-            "tdpbf16ps ",
-            $sums,
-            ", tmm4, ",
-            $right,
-            "\n",
             "tdpbf16ps ",
             $sums,
             ", tmm5, ",
@@ -171,7 +221,7 @@ macro_rules! multiply {
 macro_rules! run {
     ($job:ident, [$($load:literal),*], [$($store:literal),*], [$($body:expr),*], {$($operands:tt)*}) => {
         asm!(
-            "ldtilecfg [{config}]",
+            "ldtilecfg [{frame}]",
             $($load,)*
             "2:",
             "tileloadd tmm4, [{left} + {line}]",
@@ -181,15 +231,16 @@ macro_rules! run {
             $($body,)*
             "dec {blocks}",
             "jnz 2b",
+            "mov {frame}, [{frame} + 64]",
+            "mov {row}, 256",
             $($store,)*
             "tilerelease",
-            config = in(reg) $job.config,
+            frame = inout(reg) &raw const $job.frame => _,
             left = inout(reg) $job.left => _,
             part = in(reg) $job.part,
             blocks = inout(reg) $job.blocks => _,
-            ahead = in(reg) $job.ahead,
-            sums = in(reg) $job.sums,
-            row = in(reg) LANES * size_of::<f32>(),
+            before = in(reg) $job.before.0,
+            row = inout(reg) $job.before.1 => _,
             line = in(reg) 64usize,
             $($operands)*
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -207,10 +258,10 @@ impl Job {
         unsafe {
             run!(
                 self,
-                ["tileloadd tmm0, [{sums} + {row}]"],
-                ["tilestored [{sums} + {row}], tmm0"],
-                [multiply!("tmm0", "tmm6", "right")],
-                { right = inout(reg) self.right => _, }
+                ["tileloadd tmm0, [{before} + {row}]"],
+                ["tilestored [{frame} + {row}], tmm0"],
+                [first!("tmm0", "tmm6", "right"), second!("tmm0", "tmm6", "right")],
+                { right = inout(reg) self.right => _, ahead = in(reg) self.ahead, }
             );
         }
     }
@@ -223,12 +274,18 @@ impl Job {
         unsafe {
             run!(
                 self,
-                ["tileloadd tmm0, [{sums} + {row}]", "tileloadd tmm1, [{sums} + {row} + 64]"],
-                ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 64], tmm1"],
-                [multiply!("tmm0", "tmm6", "right"), multiply!("tmm1", "tmm7", "second")],
+                ["tileloadd tmm0, [{before} + {row}]", "tileloadd tmm1, [{before} + {row} + 64]"],
+                ["tilestored [{frame} + {row}], tmm0", "tilestored [{frame} + {row} + 64], tmm1"],
+                [
+                    first!("tmm0", "tmm6", "right"),
+                    first!("tmm1", "tmm7", "second"),
+                    second!("tmm0", "tmm6", "right"),
+                    second!("tmm1", "tmm7", "second")
+                ],
                 {
                     right = inout(reg) self.right => _,
                     second = inout(reg) second => _,
+                    ahead = in(reg) self.ahead,
                 }
             );
         }
@@ -240,46 +297,60 @@ impl Job {
         let second = self.right.wrapping_byte_add(self.stride);
         let third = second.wrapping_byte_add(self.stride);
         let fourth = third.wrapping_byte_add(self.stride);
+        macro_rules! run_4 {
+            ([$($cached:ident)?], {$($ahead:tt)*}) => {
+                run!(
+                    self,
+                    [
+                        "tileloadd tmm0, [{before} + {row}]",
+                        "tileloadd tmm1, [{before} + {row} + 64]",
+                        "tileloadd tmm2, [{before} + {row} + 128]",
+                        "tileloadd tmm3, [{before} + {row} + 192]"
+                    ],
+                    [
+                        "tilestored [{frame} + {row}], tmm0",
+                        "tilestored [{frame} + {row} + 64], tmm1",
+                        "tilestored [{frame} + {row} + 128], tmm2",
+                        "tilestored [{frame} + {row} + 192], tmm3"
+                    ],
+                    [
+                        first!("tmm0", "tmm6", "right" $(, $cached)?),
+                        first!("tmm1", "tmm7", "second" $(, $cached)?),
+                        first!("tmm2", "tmm6", "third" $(, $cached)?),
+                        first!("tmm3", "tmm7", "fourth" $(, $cached)?),
+                        second!("tmm0", "tmm6", "right"),
+                        second!("tmm1", "tmm7", "second"),
+                        second!("tmm2", "tmm6", "third"),
+                        second!("tmm3", "tmm7", "fourth")
+                    ],
+                    {
+                        right = inout(reg) self.right => _,
+                        second = inout(reg) second => _,
+                        third = inout(reg) third => _,
+                        fourth = inout(reg) fourth => _,
+                        $($ahead)*
+                    }
+                )
+            };
+        }
         // SAFETY: the caller's contract.
         unsafe {
-            run!(
-                self,
-                [
-                    "tileloadd tmm0, [{sums} + {row}]",
-                    "tileloadd tmm1, [{sums} + {row} + 64]",
-                    "tileloadd tmm2, [{sums} + {row} + 128]",
-                    "tileloadd tmm3, [{sums} + {row} + 192]"
-                ],
-                [
-                    "tilestored [{sums} + {row}], tmm0",
-                    "tilestored [{sums} + {row} + 64], tmm1",
-                    "tilestored [{sums} + {row} + 128], tmm2",
-                    "tilestored [{sums} + {row} + 192], tmm3"
-                ],
-                [
-                    multiply!("tmm0", "tmm6", "right"),
-                    multiply!("tmm1", "tmm7", "second"),
-                    multiply!("tmm2", "tmm6", "third"),
-                    multiply!("tmm3", "tmm7", "fourth")
-                ],
-                {
-                    right = inout(reg) self.right => _,
-                    second = inout(reg) second => _,
-                    third = inout(reg) third => _,
-                    fourth = inout(reg) fourth => _,
-                }
-            );
+            if self.ahead == 0 {
+                run_4!([cached], {});
+            } else {
+                run_4!([], { ahead = in(reg) self.ahead, });
+            }
         }
     }
 }
 
-/// Splits one row of a tile of `rows` rows into parts: `[depth / 32][2][rows][16]` words, of which
-/// it writes those of its own row.
+/// Splits one row of a tile of `rows` rows into parts: of `[depth / 32][2][rows]` it writes those of
+/// its own row.
 pub(crate) struct SplitRow<'a> {
     pub(crate) values: &'a [f32],
     pub(crate) row: usize,
     pub(crate) rows: usize,
-    pub(crate) words: &'a mut [u32],
+    pub(crate) parts: &'a mut [TileRow],
 }
 
 impl Kernel for SplitRow<'_> {
@@ -287,19 +358,18 @@ impl Kernel for SplitRow<'_> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let blocks = self.words.chunks_exact_mut(self.rows * SPLIT_WORDS);
-        for (values, words) in self.values.chunks(PAIR_DEPTH).zip(blocks) {
+        let blocks = self.parts.chunks_exact_mut(2 * self.rows);
+        for (values, parts) in self.values.chunks(PAIR_DEPTH).zip(blocks) {
             let mut block = [0f32; PAIR_DEPTH];
             block[..values.len()].copy_from_slice(values);
-            let (first, second) = words.split_at_mut(self.rows * SPLIT_WORDS / 2);
-            let place = self.row * SPLIT_WORDS / 2;
-            let first = &mut first[place..place + SPLIT_WORDS / 2];
-            let second = &mut second[place..place + SPLIT_WORDS / 2];
-            for i in 0..SPLIT_WORDS / 2 {
+            let (mut first, mut second) = (TileRow::ZERO, TileRow::ZERO);
+            for i in 0..PAIR_DEPTH / 2 {
                 let (even, odd) = (split(block[2 * i]), split(block[2 * i + 1]));
-                first[i] = even.0 >> 16 | odd.0;
-                second[i] = even.1 >> 16 | odd.1;
+                first.0[i] = even.0 >> 16 | odd.0;
+                second.0[i] = even.1 >> 16 | odd.1;
             }
+            parts[self.row] = first;
+            parts[self.rows + self.row] = second;
         }
     }
 }
