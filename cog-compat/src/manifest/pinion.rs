@@ -15,6 +15,8 @@ pub struct PinionBlock {
     pub max_model_len: Option<u32>,
     /// The most sequences in one batch.
     pub max_num_seqs: Option<u32>,
+    /// The most tokens that are guessed and checked in one step; zero is off.
+    pub speculative_tokens: Option<u32>,
     /// Cog input names of this package that mean a known input.
     pub inputs: InputAliases,
     /// A template that replaces the tokenizer's chat template.
@@ -226,6 +228,8 @@ pub(super) fn read(field: &Field<'_>, out: &mut Findings) -> PinionBlock {
     let dtype = fields.take("dtype").and_then(|field| one_of(&field, &DType::NAMES, out));
     let max_model_len = fields.take("max_model_len").and_then(|field| field.count(1, out));
     let max_num_seqs = fields.take("max_num_seqs").and_then(|field| field.count(1, out));
+    let speculative_tokens =
+        fields.take("speculative_tokens").and_then(|field| field.count(0, out));
     let inputs = fields.take("inputs").map(|field| aliases(&field, out)).unwrap_or_default();
     let prompt_template = fields.take("prompt_template").and_then(|field| field.text(out));
     let adapters = fields.take("adapters").map(|field| adapters(&field, out)).unwrap_or_default();
@@ -236,6 +240,7 @@ pub(super) fn read(field: &Field<'_>, out: &mut Findings) -> PinionBlock {
         dtype,
         max_model_len,
         max_num_seqs,
+        speculative_tokens,
         inputs,
         prompt_template,
         adapters,

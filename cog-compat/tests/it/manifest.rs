@@ -48,6 +48,7 @@ pinion:
   dtype: q8_0
   max_model_len: 8192
   max_num_seqs: 64
+  speculative_tokens: 4
   inputs: {max_tokens: [max_new_tokens, max_length], prompt: text}
   prompt_template: "{prompt}"
   adapters: [{name: support-bot, source: ./lora}]
@@ -87,6 +88,7 @@ fn the_block_of_pinion_is_typed() {
     let pinion = Manifest::parse(FULL).unwrap().pinion;
     assert_eq!((pinion.backend, pinion.dtype), (Some(Backend::Native), Some(DType::Q8_0)));
     assert_eq!((pinion.max_model_len, pinion.max_num_seqs), (Some(8192), Some(64)));
+    assert_eq!(pinion.speculative_tokens, Some(4));
     let aliases: Vec<&str> = pinion.inputs.of(InputName::MaxTokens).collect();
     assert_eq!(aliases, ["max_new_tokens", "max_length"]);
     assert_eq!(pinion.inputs.of(InputName::Prompt).collect::<Vec<_>>(), ["text"]);
@@ -169,7 +171,7 @@ pinion:
     cog.yaml:18:28: error: pinion.price.unit: unknown value: 1G
       hint: valid values: 1, 1K, 1M
     cog.yaml:19:3: error: pinion.max_modellen: unknown key
-      hint: did you mean `max_model_len`? known keys: backend, dtype, max_model_len, max_num_seqs, inputs, prompt_template, adapters, price
+      hint: did you mean `max_model_len`? known keys: backend, dtype, max_model_len, max_num_seqs, speculative_tokens, inputs, prompt_template, adapters, price
     "#);
 }
 

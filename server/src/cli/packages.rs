@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use pinion_cog_compat::manifest::{Backend, Manifest};
 
 use super::{CliError, terminal};
-use crate::config::{WorkerConfig, env_os};
+use crate::config::{MAX_SPECULATIVE_TOKENS, WorkerConfig, env_os};
 use crate::ipc::{LoadRequest, PackageSource};
 use crate::supervisor::PackageSpec;
 
@@ -46,7 +46,11 @@ pub(crate) fn specify(name: Option<&str>, config: &WorkerConfig) -> Result<Packa
         threads: config.threads,
         memory_headroom_bytes: config.memory_headroom_bytes,
         prefix_cache: config.prefix_cache,
-        speculative_tokens: config.speculative_tokens,
+        speculative_tokens: config
+            .speculative_tokens
+            .or(pinion.speculative_tokens)
+            .unwrap_or(0)
+            .min(MAX_SPECULATIVE_TOKENS),
     };
     Ok(PackageSpec {
         name,

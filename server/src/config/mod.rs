@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub(crate) use resolve::MAX_SPECULATIVE_TOKENS;
 pub use resolve::{ConfigError, Origin, Resolved, resolve};
 pub use settings::{Flags, SETTINGS, Setting};
 
@@ -58,8 +59,8 @@ pub struct WorkerConfig {
     pub threads: Option<u32>,
     /// Whether full prefix blocks are found again.
     pub prefix_cache: bool,
-    /// Tokens that are guessed and checked in one step, at most; zero is off.
-    pub speculative_tokens: u32,
+    /// Tokens that are guessed and checked in one step, at most; none takes the package's, then 0.
+    pub speculative_tokens: Option<u32>,
     /// Bytes that a worker may allocate on top of its loaded model.
     pub memory_headroom_bytes: u64,
     /// Silence after which a worker is killed.

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use super::settings::{Flags, SETTINGS};
 use super::{Config, ServeConfig, WorkerConfig, value};
 
+/// Beyond it a guess is hardly ever right to its end.
+pub(crate) const MAX_SPECULATIVE_TOKENS: u32 = 32;
+
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -169,7 +172,8 @@ impl Reader<'_> {
             kv_cache_bytes: self.optional("kv-cache-size", value::bytes),
             threads: self.optional("threads", value::count),
             prefix_cache: self.required("prefix-cache", value::switch)?,
-            speculative_tokens: self.required("speculative-tokens", value::up_to::<32>)?,
+            speculative_tokens: self
+                .optional("speculative-tokens", value::up_to::<MAX_SPECULATIVE_TOKENS>),
             memory_headroom_bytes: self.required("worker-headroom", value::bytes)?,
             hang_timeout: self.required("hang-timeout", value::time)?,
             step_timeout: self.required("step-timeout", value::time)?,

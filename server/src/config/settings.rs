@@ -38,8 +38,9 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "speculative-tokens",
         "COUNT",
-        "0",
-        "Tokens to guess from prompt and output and check in one step; never changes the text",
+        "",
+        "Tokens to guess from prompt and output and check in one step, which never changes the \
+         text [default: the package's, then 0]",
     ),
     setting("worker-headroom", "BYTES", "2GiB", "Memory that a worker may take beyond its model"),
     setting("hang-timeout", "TIME", "3s", "Silence after which a worker is killed"),

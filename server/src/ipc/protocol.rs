@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Both sides must name the same number in their first message.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Names one sequence on one connection; never reused.
 pub type RequestKey = u64;
@@ -179,6 +179,16 @@ pub struct Submit {
     pub prompt: Prompt,
     /// How.
     pub params: GenerationParams,
+    /// Further answers to the same prompt, which is prepared and computed once: name and seed of
+    /// each. They run, end and are cancelled alone.
+    pub choices: Vec<(RequestKey, u64)>,
+}
+
+impl Submit {
+    /// The names of all answers.
+    pub fn keys(&self) -> impl Iterator<Item = RequestKey> {
+        std::iter::once(self.key).chain(self.choices.iter().map(|(key, _)| *key))
+    }
 }
 
 /// What to continue.

@@ -8,8 +8,9 @@ use futures_util::stream::{SelectAll, unfold};
 use futures_util::{FutureExt, StreamExt};
 
 use crate::error::ApiError;
-use crate::ipc::{Event, GenerationParams, Prompt};
+use crate::ipc::Event;
 use crate::supervisor::{Events, Generation, Package};
+use crate::wire::openai::Submission;
 
 /// Running generations. Dropping it cancels those that are not finished.
 pub(crate) struct Running {
@@ -24,12 +25,13 @@ impl Running {
     /// whatever is refused is refused before an answer has begun.
     pub(crate) async fn start(
         package: &Package,
-        submissions: Vec<(Prompt, GenerationParams)>,
+        submissions: Vec<Submission>,
     ) -> Result<Self, ApiError> {
-        let generations = submissions
+        let submitted = submissions
             .into_iter()
-            .map(|(prompt, params)| package.generate(prompt, params))
+            .map(|one| package.generate_choices(one.prompt, one.params, &one.further_seeds))
             .collect::<Result<Vec<_>, _>>()?;
+        let generations: Vec<Generation> = submitted.into_iter().flatten().collect();
         let admitted = |generation: &Generation| {
             let mut events = generation.events();
             async move { events.admitted().await }.boxed()

@@ -59,8 +59,8 @@ struct Inner {
 /// What routes ask of the package's task. The queue behind it is bounded by `max_in_flight`.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Run this and append its events there.
-    Submit(Box<Submit>, Arc<StreamBuffer>),
+    /// Run this and append the events of each answer there, in the order of their names.
+    Submit(Box<Submit>, Vec<Arc<StreamBuffer>>),
     /// Stop this.
     Cancel(RequestKey),
     /// Tokenize and answer.
@@ -181,20 +181,38 @@ impl Package {
         prompt: Prompt,
         params: GenerationParams,
     ) -> Result<Generation, ApiError> {
+        let mut generations = self.generate_choices(prompt, params, &[])?;
+        Ok(generations.remove(0))
+    }
+
+    /// Submits generations that continue one prompt: the first under the seed of `params`, the
+    /// others under `seeds`. They share the work of the prompt, and nothing else.
+    pub fn generate_choices(
+        &self,
+        prompt: Prompt,
+        params: GenerationParams,
+        seeds: &[u64],
+    ) -> Result<Vec<Generation>, ApiError> {
         let inner = &*self.0;
         if let Some(refusal) = inner.state.borrow().refusal(self.name()) {
             return Err(refusal);
         }
-        let in_flight = self.admit()?;
-        let key = inner.next_key.fetch_add(1, Ordering::Relaxed);
-        let buffer = StreamBuffer::new();
-        let submit = Box::new(Submit { key, prompt, params });
-        let sent = inner.commands.send(Command::Submit(submit, Arc::clone(&buffer)));
+        let count = 1 + seeds.len();
+        let places = (0..count).map(|_| self.admit()).collect::<Result<Vec<_>, _>>()?;
+        let key = inner.next_key.fetch_add(count as u64, Ordering::Relaxed);
+        let choices = (key + 1..).zip(seeds.iter().copied()).collect();
+        let submit = Submit { key, prompt, params, choices };
+        let keys: Vec<RequestKey> = submit.keys().collect();
+        let buffers: Vec<_> = keys.iter().map(|_| StreamBuffer::new()).collect();
+        let sent = inner.commands.send(Command::Submit(Box::new(submit), buffers.clone()));
         if sent.is_err() {
             return Err(gone(self.name()));
         }
-        let commands = inner.commands.clone();
-        Ok(Generation { key, buffer, commands, _in_flight: in_flight })
+        let generation = |((key, buffer), in_flight)| {
+            let commands = inner.commands.clone();
+            Generation { key, buffer, commands, _in_flight: in_flight }
+        };
+        Ok(keys.into_iter().zip(buffers).zip(places).map(generation).collect())
     }
 
     /// Tokenizes or detokenizes as generation would.

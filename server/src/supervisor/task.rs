@@ -265,13 +265,15 @@ impl Task {
                 self.refuse(command);
                 Ok(())
             }
-            Some(Command::Submit(submit, buffer)) => {
-                let key = submit.key;
+            Some(Command::Submit(submit, buffers)) => {
+                let keys: Vec<RequestKey> = submit.keys().collect();
                 let sent = worker.send(&ToWorker::Submit(submit));
-                if let Err(error) = &sent {
-                    buffer.append([Event::Failed(oversized(&error.to_string()))]);
-                } else {
-                    self.generations.insert(key, Tracked::new(buffer));
+                for (key, buffer) in keys.into_iter().zip(buffers) {
+                    if let Err(error) = &sent {
+                        buffer.append([Event::Failed(oversized(&error.to_string()))]);
+                    } else {
+                        self.generations.insert(key, Tracked::new(buffer));
+                    }
                 }
                 Ok(())
             }
@@ -321,14 +323,15 @@ impl Task {
             ApiError::node("draining", "the package takes no new requests".to_owned())
         });
         match command {
-            Command::Submit(_, buffer) => {
-                buffer.append([Event::Failed(WorkerError {
+            Command::Submit(_, buffers) => {
+                let refusal = Event::Failed(WorkerError {
                     kind: ErrorKind::Internal,
                     code: error.code.into_owned(),
                     message: error.message,
                     hint: None,
                     param: None,
-                })]);
+                });
+                buffers.iter().for_each(|buffer| buffer.append([refusal.clone()]));
             }
             Command::Tokenize(_, answer) => {
                 // A caller that left needs no answer.

@@ -78,7 +78,8 @@ impl Script {
     /// The next thing that is asked.
     pub(crate) async fn hear(&mut self) -> Heard {
         match self.commands.recv().await.expect("the package is there") {
-            Command::Submit(submit, buffer) => {
+            Command::Submit(submit, mut buffers) => {
+                let buffer = buffers.remove(0);
                 Heard::Submit(Box::new(Job { submit: *submit, buffer }))
             }
             Command::Cancel(key) => Heard::Cancel(key),

@@ -1,13 +1,13 @@
 //! From what a caller sent to tokens: templates and tokenizers run here, off every other thread.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
+use std::{io, iter};
 
 use parking_lot::Mutex;
 use pinion_engine::{
-    Detokenizer, DetokenizerOptions, EngineHandle, Request, RouteClass, SamplingParams,
+    Choice, Detokenizer, DetokenizerOptions, EngineHandle, Request, RouteClass, SamplingParams,
     StopCriteria,
 };
 use pinion_loader::metadata::GenerationDefaults;
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::Outbox;
 use super::output::{Active, request_id, submit_error};
-use super::service::{Sequence, Sequences, cancelled, send_event};
+use super::service::{Sequence, Sequences, cancelled};
 use crate::ipc::{
     ErrorKind, Event, FinishReason, FromWorker, GenerationParams, Prompt, RequestKey, Submit,
     TokenizeInput, Tokenized, Usage, WorkerError,
@@ -105,62 +105,82 @@ impl Preparer {
     }
 
     fn generate(&self, submit: Submit) {
-        let key = submit.key;
-        let refusal = match self.prompts.prepare(submit) {
-            Ok((request, active)) if request.stop.max_tokens == 0 => {
-                return self.only_echo(key, request, active);
+        let keys: Vec<RequestKey> = submit.keys().collect();
+        let events = match self.prompts.prepare(submit) {
+            Ok((request, actives)) if request.stop.max_tokens == 0 => {
+                self.only_echo(request, actives)
             }
-            Ok((request, active)) => self.hand_over(key, request, active),
-            Err(error) => {
-                self.sequences.lock().remove(&key);
-                Some(Event::Failed(error))
-            }
+            Ok((request, actives)) => self.hand_over(request, actives),
+            Err(error) => self.refuse(&keys, &error),
         };
-        if let Some(refusal) = refusal {
-            self.send(key, refusal);
+        if !events.is_empty() {
+            let stats = super::output::stats(&self.engine.stats());
+            self.outbox.send(&FromWorker::Step { events, stats });
         }
     }
 
-    /// Gives the sequence to the engine and the output thread, or says why not. Under one lock, so
-    /// that a cancel finds it before, or in the engine, and never between.
-    fn hand_over(&self, key: RequestKey, request: Request, active: Active) -> Option<Event> {
+    /// Gives the sequences to the engine and the output thread, and says what became of those that
+    /// do not run. Under one lock, so that a cancel finds them before, or in the engine, and never
+    /// between.
+    fn hand_over(&self, mut request: Request, actives: Vec<Active>) -> Vec<(RequestKey, Event)> {
         let mut sequences = self.sequences.lock();
-        if let Some(Sequence::Cancelled) = sequences.get(&key) {
-            sequences.remove(&key);
-            return Some(cancelled());
+        let seeds = iter::once(request.sampling.seed).chain(request.choices.iter().map(|c| c.seed));
+        let all: Vec<(Choice, Active)> =
+            request.ids().zip(seeds).map(|(id, seed)| Choice { id, seed }).zip(actives).collect();
+        let is_cancelled = |(choice, _): &(Choice, Active)| {
+            matches!(sequences.get(&choice.id.0), Some(Sequence::Cancelled))
+        };
+        let (gone, wanted): (Vec<_>, Vec<_>) = all.into_iter().partition(is_cancelled);
+        let mut events: Vec<(RequestKey, Event)> = Vec::new();
+        for (choice, _) in gone {
+            sequences.remove(&choice.id.0);
+            events.push((choice.id.0, cancelled()));
         }
-        if let Err(error) = self.engine.submit(request) {
-            sequences.remove(&key);
-            return Some(Event::Failed(submit_error(&error)));
+        let choices: Vec<Choice> = wanted.iter().map(|(choice, _)| *choice).collect();
+        let Some((first, others)) = choices.split_first() else { return events };
+        request.id = first.id;
+        request.sampling.seed = first.seed;
+        request.choices = others.to_vec();
+        let submitted = self.engine.submit(request);
+        for (choice, active) in wanted {
+            let key = choice.id.0;
+            if let Err(error) = &submitted {
+                sequences.remove(&key);
+                events.push((key, Event::Failed(submit_error(error))));
+            } else {
+                sequences.insert(key, Sequence::Active(Box::new(active)));
+            }
         }
-        sequences.insert(key, Sequence::Active(Box::new(active)));
-        None
+        events
+    }
+
+    fn refuse(&self, keys: &[RequestKey], error: &WorkerError) -> Vec<(RequestKey, Event)> {
+        let mut sequences = self.sequences.lock();
+        keys.iter().for_each(|key| drop(sequences.remove(key)));
+        keys.iter().map(|&key| (key, Event::Failed(error.clone()))).collect()
     }
 
     /// Answers a request for no tokens, for which the engine has nothing to do.
-    fn only_echo(&self, key: RequestKey, mut request: Request, mut active: Active) {
-        self.sequences.lock().remove(&key);
+    fn only_echo(&self, mut request: Request, actives: Vec<Active>) -> Vec<(RequestKey, Event)> {
+        let keys: Vec<RequestKey> = request.ids().map(|id| id.0).collect();
         request.stop = StopCriteria::length(1);
         if let Err(error) = self.engine.limits().check(&request) {
-            return self.send(key, Event::Failed(submit_error(&error)));
+            return self.refuse(&keys, &submit_error(&error));
         }
-        let mut events = Vec::new();
-        active.begin(key, 0, &mut events);
-        let usage = active.usage;
-        events.push((key, Event::Finished { reason: FinishReason::Length, usage }));
-        let stats = super::output::stats(&self.engine.stats());
-        self.outbox.send(&FromWorker::Step { events, stats });
-    }
-
-    fn send(&self, key: RequestKey, event: Event) {
-        let stats = super::output::stats(&self.engine.stats());
-        send_event(&self.outbox, key, event, stats);
+        let (mut sequences, mut events) = (self.sequences.lock(), Vec::new());
+        for (key, mut active) in keys.into_iter().zip(actives) {
+            sequences.remove(&key);
+            active.begin(key, 0, &mut events);
+            let (reason, usage) = (FinishReason::Length, active.usage);
+            events.push((key, Event::Finished { reason, usage }));
+        }
+        events
     }
 }
 
 impl Prompts {
-    fn prepare(&self, submit: Submit) -> Result<(Request, Active), WorkerError> {
-        let Submit { key, prompt, params } = submit;
+    fn prepare(&self, submit: Submit) -> Result<(Request, Vec<Active>), WorkerError> {
+        let Submit { key, prompt, params, choices } = submit;
         let mut echo = match &prompt {
             Prompt::Text(text) if params.echo => Some(text.clone()),
             _ => None,
@@ -171,18 +191,9 @@ impl Prompts {
         }
         let room = self.max_model_len.saturating_sub(prompt.len());
         let max_tokens = params.max_tokens.map_or(room, |max| max as usize);
-        let options = DetokenizerOptions {
-            stop: params.stop.clone(),
-            include_stop: params.include_stop,
-            min_tokens: params.min_tokens as usize,
-            skip_special_tokens: !params.keep_special_tokens,
-        };
-        // Text that follows the prompt's may begin with a space, text that stands alone may not.
-        let context =
-            if echo.is_some() { prompt.len().saturating_sub(ECHO_CONTEXT) } else { prompt.len() };
-        let detokenizer = Detokenizer::new(self.tokenizer.shared(), &prompt[context..], options)
-            .map_err(|e| super::package_error("tokenizer_failed", e.to_string(), None))?;
-        let prompt_tokens = prompt.len() as u32;
+        let actives = (0..=choices.len())
+            .map(|_| self.active(&params, &prompt, echo.clone()))
+            .collect::<Result<Vec<_>, _>>()?;
         let request = Request {
             id: request_id(key),
             prompt,
@@ -198,18 +209,41 @@ impl Prompts {
             logprobs: params.logprobs.map(|n| n as usize),
             deadline: None,
             num_draft_tokens: params.speculative_tokens.map(|count| count as usize),
-            choices: Vec::new(),
+            choices: choices
+                .into_iter()
+                .map(|(key, seed)| Choice { id: request_id(key), seed })
+                .collect(),
             sampling: self.sampling(params),
         };
-        let active = Active {
+        Ok((request, actives))
+    }
+
+    /// What the output thread needs for one answer to `prompt`.
+    fn active(
+        &self,
+        params: &GenerationParams,
+        prompt: &[u32],
+        echo: Option<String>,
+    ) -> Result<Active, WorkerError> {
+        let options = DetokenizerOptions {
+            stop: params.stop.clone(),
+            include_stop: params.include_stop,
+            min_tokens: params.min_tokens as usize,
+            skip_special_tokens: !params.keep_special_tokens,
+        };
+        // Text that follows the prompt's may begin with a space, text that stands alone may not.
+        let num_context = if echo.is_some() { ECHO_CONTEXT } else { 0 };
+        let context = &prompt[prompt.len().saturating_sub(num_context)..];
+        let detokenizer = Detokenizer::new(self.tokenizer.shared(), context, options)
+            .map_err(|e| super::package_error("tokenizer_failed", e.to_string(), None))?;
+        Ok(Active {
             detokenizer,
             tokenizer: Arc::clone(&self.tokenizer),
-            wants_logprobs: request.logprobs.is_some(),
-            usage: Usage { prompt_tokens, ..Usage::default() },
+            wants_logprobs: params.logprobs.is_some(),
+            usage: Usage { prompt_tokens: prompt.len() as u32, ..Usage::default() },
             started: false,
             echo,
-        };
-        Ok((request, active))
+        })
     }
 
     fn sampling(&self, params: GenerationParams) -> SamplingParams {

@@ -89,9 +89,9 @@ impl Service {
 
     pub(super) fn submit(&self, submit: Submit) {
         let Some(serving) = self.serving.get() else {
-            return self.fail(submit.key, loading());
+            return submit.keys().for_each(|key| self.fail(key, loading()));
         };
-        self.sequences.lock().insert(submit.key, Sequence::Preparing);
+        self.sequences.lock().extend(submit.keys().map(|key| (key, Sequence::Preparing)));
         serving.preparers.push(Job::Generate(Box::new(submit)));
     }
 

@@ -68,6 +68,10 @@ async fn choices_that_do_not_all_fit_are_refused_together() {
     body["n"] = json!(3);
     assert_eq!(node.post("/v1/chat/completions", body).await.error().0, 429);
     assert_eq!(node.app.packages()[0].in_flight(), 0);
+    assert_eq!(node.cancelled().await, 0, "nothing was begun");
+    let body = json!({"prompt": ["wait a", "wait b", "wait c"]});
+    assert_eq!(node.post("/v1/completions", body).await.error().0, 429);
+    assert_eq!(node.app.packages()[0].in_flight(), 0);
     assert_eq!(node.cancelled().await, 2);
 }
 

@@ -69,7 +69,11 @@ impl Worker {
     }
 
     fn submit(&mut self, submit: Submit) {
-        let Submit { key, prompt, params } = submit;
+        let Submit { key, prompt, params, choices } = submit;
+        for (key, seed) in choices.into_iter().rev() {
+            let (prompt, params) = (prompt.clone(), GenerationParams { seed, ..params.clone() });
+            self.submit(Submit { key, prompt, params, choices: Vec::new() });
+        }
         let text = text_of(&prompt);
         let (command, rest) = text.split_once(' ').unwrap_or((&text, ""));
         let started = Event::Started { prompt_tokens: 5, cached_tokens: 2 };

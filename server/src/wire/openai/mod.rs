@@ -17,5 +17,5 @@ pub(crate) use chat::chat_prompt;
 pub(crate) use choice::Meta;
 pub(crate) use chunk::ChunkWriter;
 pub(crate) use error::{OpenAiError, error_body};
-pub(crate) use request::{GenerateRequest, Kind, StreamOptions, refuse_unsupported};
+pub(crate) use request::{GenerateRequest, Kind, StreamOptions, Submission, refuse_unsupported};
 pub(crate) use sampling::first_word;

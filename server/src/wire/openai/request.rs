@@ -1,7 +1,5 @@
 //! What both endpoints ask for, once it is known to be valid.
 
-use std::iter::repeat_n;
-
 use super::sampling::{self, draw_seed};
 use crate::error::ApiError;
 use crate::ipc::{GenerationParams, Prompt};
@@ -117,26 +115,36 @@ impl GenerateRequest {
         }
     }
 
-    /// Takes the prompts out: one submission a choice, in the order of their indexes.
-    pub(crate) fn take_submissions(&mut self) -> Vec<(Prompt, GenerationParams)> {
+    /// Takes the prompts out. Their choices, one after the other, are in the order of the indexes.
+    pub(crate) fn take_submissions(&mut self) -> Vec<Submission> {
+        let further = 1..self.n as u64;
+        let further_seeds: Vec<u64> =
+            further.map(|choice| choice_seed(self.params.seed, choice)).collect();
         let prompts = std::mem::take(&mut self.prompts).into_iter();
-        let copies = prompts.flat_map(|prompt| repeat_n(prompt, self.n).enumerate());
-        let one = |(choice, prompt)| {
-            let seed = choice_seed(self.params.seed, choice as u64);
-            (prompt, GenerationParams { seed, ..self.params.clone() })
+        let submission = |prompt| Submission {
+            prompt,
+            params: self.params.clone(),
+            further_seeds: further_seeds.clone(),
         };
-        copies.map(one).collect()
+        prompts.map(submission).collect()
     }
 }
 
-/// The first choice has the request's own seed; the others must differ from it and each other,
-/// and be the same at every repetition.
+/// One prompt and the answers to it.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    /// What to continue.
+    pub(crate) prompt: Prompt,
+    /// How; the seed is that of the first choice.
+    pub(crate) params: GenerationParams,
+    /// Seeds of the other choices.
+    pub(crate) further_seeds: Vec<u64>,
+}
+
+/// Choices must differ from each other and be the same at every repetition; the first one has the
+/// request's own seed. An odd factor, so that no two choices of a request meet.
 fn choice_seed(seed: u64, choice: u64) -> u64 {
-    match choice {
-        0 => seed,
-        // An odd factor, so that no two choices of a request meet.
-        _ => seed.wrapping_add(choice.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
-    }
+    seed.wrapping_add(choice.wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
 fn stream_options(body: &Fields<'_>) -> Result<StreamOptions, ApiError> {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::request;
+use crate::config::MAX_SPECULATIVE_TOKENS;
 use crate::error::ApiError;
 use crate::ipc::GenerationParams;
 use crate::wire::fields::{Fields, wrong};
@@ -17,8 +18,6 @@ const MAX_LOGIT_BIASES: usize = 1024;
 const MAX_TOP_LOGPROBS: u32 = 20;
 /// The older endpoint's limit.
 const MAX_COMPLETION_LOGPROBS: u32 = 5;
-/// Beyond it a guess is hardly ever right to its end.
-const MAX_SPECULATIVE_TOKENS: u32 = 32;
 /// Seeds stay exact in clients that keep numbers as doubles.
 const SEED_BITS: u32 = 53;
 

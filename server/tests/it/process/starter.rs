@@ -75,3 +75,77 @@ async fn texts_are_the_same_alone_and_in_a_crowd() {
     let crowd = futures_util::future::join_all((0..8).map(text)).await;
     assert_eq!(alone, crowd);
 }
+
+async fn complete(node: &Node, more: Value) -> Value {
+    let mut body = json!({"model": "pinion-tiny", "prompt": "one two three", "max_tokens": 12});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let (status, answer) = node.post("/v1/completions", &body).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reported_seed_gives_the_same_text_again_and_choices_are_requests_of_their_own() {
+    let node = Node::ready(&[]).await;
+    let first = complete(&node, json!({"temperature": 1.5, "n": 3})).await;
+    let seed = first["seed"].as_u64().unwrap();
+    let again = complete(&node, json!({"temperature": 1.5, "n": 3, "seed": seed})).await;
+    assert_eq!(first["choices"], again["choices"]);
+    assert_eq!(
+        again["usage"]["prompt_tokens"],
+        complete(&node, json!({})).await["usage"]["prompt_tokens"]
+    );
+    for (index, choice) in (0..).zip(first["choices"].as_array().unwrap()) {
+        let seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(index));
+        let alone = complete(&node, json!({"temperature": 1.5, "seed": seed})).await;
+        assert_eq!(alone["choices"][0]["text"], choice["text"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_echo_is_the_prompt_and_then_what_there_is_without_it() {
+    let node = Node::ready(&[]).await;
+    let plain = complete(&node, json!({"temperature": 0})).await;
+    let echoed = complete(&node, json!({"temperature": 0, "echo": true, "n": 2})).await;
+    let expected = format!("one two three{}", plain["choices"][0]["text"].as_str().unwrap());
+    assert_eq!(echoed["choices"][0]["text"], expected);
+    assert_eq!(echoed["choices"][1]["text"], expected);
+    assert_eq!(echoed["usage"]["completion_tokens"], 24);
+    let only = complete(&node, json!({"echo": true, "max_tokens": 0})).await;
+    assert_eq!(only["choices"][0]["text"], "one two three");
+    assert_eq!(only["usage"]["completion_tokens"], 0);
+    let (_, tokens) = node.post("/tokenize", &json!({"prompt": "one two three"})).await;
+    let body = json!({"prompt": tokens["tokens"], "echo": true, "temperature": 0});
+    assert_eq!(complete(&node, body).await["choices"][0]["text"], expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_and_cached_prefixes_change_no_text_and_are_counted() {
+    let node = Node::ready(&["--speculative-tokens", "4"]).await;
+    let salted = |salt: &str, guesses: u32| {
+        json!({
+            "prompt": "red blue green ".repeat(30), "temperature": 0.7, "seed": 3, "max_tokens": 40,
+            "ignore_eos": true, "logprobs": 2, "cache_salt": salt, "speculative_tokens": guesses,
+        })
+    };
+    let plain = complete(&node, salted("a", 0)).await;
+    let cached =
+        |answer: &Value| answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64();
+    assert_eq!(cached(&plain), Some(0));
+    let again = complete(&node, salted("a", 0)).await;
+    assert!(Some(16) <= cached(&again), "{again}");
+    let other = complete(&node, salted("b", 8)).await;
+    assert_eq!(cached(&other), Some(0));
+    assert_eq!(plain["choices"], again["choices"]);
+    assert_eq!(plain["choices"], other["choices"]);
+    let metrics =
+        reqwest::get(format!("{}/metrics", node.url)).await.unwrap().text().await.unwrap();
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let proposed = value("pinion_speculative_tokens_proposed_total");
+    let accepted = value("pinion_speculative_tokens_accepted_total");
+    assert!(0.0 < proposed && accepted <= proposed, "{accepted} of {proposed}");
+    assert_eq!(value("pinion_speculative_acceptance_rate"), accepted / proposed);
+}
