@@ -58,6 +58,7 @@ const STATUS: &[(&str, StatusCode)] = &[
     ("model_loading", StatusCode::SERVICE_UNAVAILABLE),
     ("model_failed", StatusCode::SERVICE_UNAVAILABLE),
     ("worker_crashed", StatusCode::SERVICE_UNAVAILABLE),
+    ("deadline_exceeded", StatusCode::GATEWAY_TIMEOUT),
 ];
 
 impl ApiError {
@@ -120,6 +121,9 @@ impl From<WorkerError> for ApiError {
         let (fault, retry) = match error.kind {
             ErrorKind::InvalidRequest => (Fault::Caller, Retry::Never),
             ErrorKind::Overloaded => (Fault::Node, Retry::After(Duration::from_secs(1))),
+            ErrorKind::Later { millis } => {
+                (Fault::Node, Retry::After(Duration::from_millis(millis)))
+            }
             ErrorKind::Package => (Fault::Model, Retry::Never),
             ErrorKind::Internal => (Fault::Node, Retry::Elsewhere),
         };

@@ -4,6 +4,7 @@ mod frame;
 mod protocol;
 #[cfg(test)]
 mod tests;
+mod urgency;
 
 pub use frame::{FrameError, MAX_FRAME_BYTES, decode, encode, read_frame, write_frame};
 pub use protocol::{
@@ -11,3 +12,4 @@ pub use protocol::{
     ModelInfo, PROTOCOL_VERSION, PackageSource, Prompt, RequestKey, Stats, Submit, ToWorker,
     TokenLogprob, TokenizeInput, Tokenized, Usage, WorkerError,
 };
+pub use urgency::Urgency;

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Urgency;
+
 /// Both sides must name the same number in their first message.
 pub const PROTOCOL_VERSION: u32 = 2;
 
@@ -274,6 +276,8 @@ pub struct GenerationParams {
     pub cache_salt: [u64; 2],
     /// Render special tokens into the text.
     pub keep_special_tokens: bool,
+    /// Which queue, and for how long.
+    pub urgency: Urgency,
 }
 
 impl Default for GenerationParams {
@@ -300,6 +304,7 @@ impl Default for GenerationParams {
             speculative_tokens: None,
             cache_salt: [0; 2],
             keep_special_tokens: false,
+            urgency: Urgency::default(),
         }
     }
 }
@@ -376,6 +381,11 @@ pub enum ErrorKind {
     InvalidRequest,
     /// No room: try again later.
     Overloaded,
+    /// No room now, but probably after so many milliseconds.
+    Later {
+        /// From now.
+        millis: u64,
+    },
     /// The package is at fault.
     Package,
     /// The worker or the machine is at fault; another node may answer.

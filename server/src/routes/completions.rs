@@ -21,6 +21,7 @@ use crate::error::ApiError;
 use crate::http::{Tenant, json_object};
 use crate::wire::fields::Fields;
 use crate::wire::openai::{Answer, ChunkWriter, GenerateRequest, Kind, Meta, OpenAiError};
+use crate::wire::urgency::urgency;
 
 /// One newline: with two, clients that remember event ids would see an empty event.
 const HEARTBEAT: Bytes = Bytes::from_static(b": hb\n");
@@ -47,8 +48,11 @@ pub(super) async fn answer(
     read: fn(&Fields<'_>) -> Result<GenerateRequest, ApiError>,
 ) -> Result<Response, OpenAiError> {
     let tenant = request.extensions().get::<Tenant>().copied().unwrap_or_default();
+    let (arrived, headers) = (Instant::now(), request.headers().clone());
     let body = json_object(app, request).await?;
-    let mut request = read(&Fields::of_body(&body))?;
+    let fields = Fields::of_body(&body);
+    let mut request = read(&fields)?;
+    request.params.urgency = urgency(&headers, &fields, arrived.elapsed())?;
     drop(body);
     request.salt(tenant.0);
     let package = app.package(request.model.as_deref())?;

@@ -243,7 +243,7 @@ impl Package {
                 "the queue of the package is full: {}: {} requests",
                 inner.spec.name, inner.spec.max_in_flight
             );
-            return Err(ApiError::later("overloaded", message, Duration::from_secs(1)));
+            return Err(ApiError::later("queue_full", message, Duration::from_secs(1)));
         }
         Ok(place)
     }

@@ -2,3 +2,4 @@
 
 pub(crate) mod fields;
 pub(crate) mod openai;
+pub(crate) mod urgency;

@@ -133,6 +133,7 @@ fn serve(
         eos_token_ids,
         defaults,
         max_model_len,
+        epoch: started,
     };
     Ok(Loaded { engine: handle, outputs, prompts, info, headroom_from: memory::data_bytes() })
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pinion_engine::{
     Detokenizer, EngineHandle, EngineStats, RequestId, SampledToken, SequenceError, SequenceOutput,
@@ -163,6 +164,7 @@ impl Active {
 
 /// The engine's refusal as a caller should read it.
 pub(super) fn submit_error(error: &SubmitError) -> WorkerError {
+    let later = |time: Duration| ErrorKind::Later { millis: time.as_millis() as u64 };
     let (kind, code, param) = match error {
         SubmitError::Param(param) => {
             (ErrorKind::InvalidRequest, "invalid_value", Some(param.field.to_owned()))
@@ -171,9 +173,11 @@ pub(super) fn submit_error(error: &SubmitError) -> WorkerError {
         SubmitError::PromptTooLong { .. } | SubmitError::NeverFits { .. } => {
             (ErrorKind::InvalidRequest, "context_length_exceeded", None)
         }
-        SubmitError::QueueFull { .. } => (ErrorKind::Overloaded, "overloaded", None),
-        SubmitError::DeadlineUnmeetable { .. } => {
-            (ErrorKind::Overloaded, "deadline_unmeetable", None)
+        SubmitError::QueueFull { retry_after, .. } => {
+            (retry_after.map_or(ErrorKind::Overloaded, later), "queue_full", None)
+        }
+        SubmitError::DeadlineUnmeetable { needed, left } => {
+            (later(needed.saturating_sub(*left)), "deadline_unmeetable", None)
         }
         SubmitError::DuplicateId(_) | SubmitError::Stopped => {
             (ErrorKind::Internal, "engine_stopped", None)

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{io, iter};
 
 use parking_lot::Mutex;
 use pinion_engine::{
-    Choice, Detokenizer, DetokenizerOptions, EngineHandle, Request, RouteClass, SamplingParams,
-    StopCriteria,
+    Choice, Detokenizer, DetokenizerOptions, EngineHandle, Request, SamplingParams, StopCriteria,
 };
 use pinion_loader::metadata::GenerationDefaults;
 use pinion_loader::{ChatTemplate, PackageTokenizer, RenderInput};
@@ -36,11 +35,14 @@ pub(super) struct Prompts {
     pub(super) eos_token_ids: Vec<u32>,
     pub(super) defaults: GenerationDefaults,
     pub(super) max_model_len: usize,
+    /// From where the engine's clock counts.
+    pub(super) epoch: Instant,
 }
 
 /// Work for a preparer.
 pub(super) enum Job {
-    Generate(Box<Submit>),
+    /// A generation, and when it arrived.
+    Generate(Box<Submit>, Instant),
     Tokenize(RequestKey, TokenizeInput),
 }
 
@@ -96,7 +98,7 @@ impl Preparers {
 impl Preparer {
     fn run(&self, job: Job) {
         match job {
-            Job::Generate(submit) => self.generate(*submit),
+            Job::Generate(submit, arrived) => self.generate(*submit, arrived),
             Job::Tokenize(key, input) => {
                 let result = self.prompts.answer(input);
                 self.outbox.send(&FromWorker::Tokens { key, result });
@@ -104,9 +106,9 @@ impl Preparer {
         }
     }
 
-    fn generate(&self, submit: Submit) {
+    fn generate(&self, submit: Submit, arrived: Instant) {
         let keys: Vec<RequestKey> = submit.keys().collect();
-        let events = match self.prompts.prepare(submit) {
+        let events = match self.prompts.prepare(submit, arrived) {
             Ok((request, actives)) if request.stop.max_tokens == 0 => {
                 self.only_echo(request, actives)
             }
@@ -179,7 +181,11 @@ impl Preparer {
 }
 
 impl Prompts {
-    fn prepare(&self, submit: Submit) -> Result<(Request, Vec<Active>), WorkerError> {
+    fn prepare(
+        &self,
+        submit: Submit,
+        arrived: Instant,
+    ) -> Result<(Request, Vec<Active>), WorkerError> {
         let Submit { key, prompt, params, choices } = submit;
         let mut echo = match &prompt {
             Prompt::Text(text) if params.echo => Some(text.clone()),
@@ -204,10 +210,10 @@ impl Prompts {
                 stop_token_ids: params.stop_token_ids.clone(),
                 ignore_eos: params.ignore_eos,
             },
-            class: RouteClass::Default,
+            class: params.urgency.class,
+            deadline: self.deadline(&params, arrived),
             cache_salt: salt(params.cache_salt),
             logprobs: params.logprobs.map(|n| n as usize),
-            deadline: None,
             num_draft_tokens: params.speculative_tokens.map(|count| count as usize),
             choices: choices
                 .into_iter()
@@ -244,6 +250,12 @@ impl Prompts {
             started: false,
             echo,
         })
+    }
+
+    /// On the engine's clock.
+    fn deadline(&self, params: &GenerationParams, arrived: Instant) -> Option<Duration> {
+        let left = Duration::from_millis(params.urgency.deadline_millis?);
+        Some(arrived.duration_since(self.epoch).saturating_add(left))
     }
 
     fn sampling(&self, params: GenerationParams) -> SamplingParams {

@@ -92,7 +92,7 @@ impl Service {
             return submit.keys().for_each(|key| self.fail(key, loading()));
         };
         self.sequences.lock().extend(submit.keys().map(|key| (key, Sequence::Preparing)));
-        serving.preparers.push(Job::Generate(Box::new(submit)));
+        serving.preparers.push(Job::Generate(Box::new(submit), Instant::now()));
     }
 
     pub(super) fn cancel(&self, key: RequestKey) {

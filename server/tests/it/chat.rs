@@ -1,6 +1,7 @@
 //! Chat answers in one piece, and what the worker is told.
 
-use pinion_server::ipc::{GenerationParams, Prompt};
+use pinion_engine::RouteClass;
+use pinion_server::ipc::{GenerationParams, Prompt, Urgency};
 use serde_json::{Value, json};
 
 use crate::node::{Answer, Node, says};
@@ -75,7 +76,7 @@ async fn every_parameter_reaches_the_worker() {
         "stop_token_ids": [5, 6], "ignore_eos": true, "logprobs": true, "top_logprobs": 2,
         "skip_special_tokens": false, "include_stop_str_in_output": true,
         "speculative_tokens": 5, "logprobs_mode": "processed_logprobs", "prompt_cache_key": "k", "unknown_field": {"x": 1}, "user": "u", "store": false,
-        "metadata": {"k": "v"}, "service_tier": "auto",
+        "metadata": {"k": "v", "route_class": "reasoning"}, "service_tier": "auto",
     });
     let (_, params) = shown(&node.post("/v1/chat/completions", with("show", more)).await);
     let expected = GenerationParams {
@@ -100,6 +101,7 @@ async fn every_parameter_reaches_the_worker() {
         speculative_tokens: Some(5),
         cache_salt: [0; 2],
         keep_special_tokens: true,
+        urgency: Urgency { class: RouteClass::Reasoning, deadline_millis: None },
     };
     assert_eq!(params, expected);
 }

@@ -54,7 +54,7 @@ async fn a_full_package_refuses_with_429_and_when_to_come_back() {
         node.send(post("/v1/chat/completions", body)).await,
     ];
     let answer = node.post("/v1/chat/completions", says("count 1")).await;
-    assert_eq!(answer.error(), (429, "overloaded".to_owned(), None));
+    assert_eq!(answer.error(), (429, "queue_full".to_owned(), None));
     assert_eq!((answer.header("retry-after"), answer.header("x-should-retry")), ("1", "true"));
     drop(open);
     assert_eq!(node.post("/v1/chat/completions", says("count 1")).await.status, 200);

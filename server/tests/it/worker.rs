@@ -127,7 +127,7 @@ impl Worker {
                 events.push((key, failed));
                 self.send(&FromWorker::Step { events, stats: Stats::default() });
             }
-            "full" => self.step(key, [Event::Failed(error("overloaded", ErrorKind::Overloaded))]),
+            "full" => self.step(key, [Event::Failed(error("queue_full", ErrorKind::Overloaded))]),
             "fail-late" => {
                 let failed = Event::Failed(error("nan_logits", ErrorKind::Internal));
                 self.step(key, [started, first, failed]);

@@ -226,7 +226,7 @@ impl IntoResponse for Rejected {
             }
             Self::Refused(error) => error,
         };
-        let full = error.code == "overloaded";
+        let full = error.code == "queue_full";
         let mut response = refuse(if full { Refusal::AtCapacity } else { Refusal::NotReady });
         if let Some(seconds) = error.retry_after_seconds() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));

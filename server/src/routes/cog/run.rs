@@ -124,7 +124,7 @@ fn refusal(error: &WorkerError) -> Option<Refusal> {
         (_, "model_loading" | "model_failed" | "draining" | "worker_unresponsive") => {
             Some(Refusal::NotReady)
         }
-        (ErrorKind::Overloaded, _) => Some(Refusal::AtCapacity),
+        (ErrorKind::Overloaded | ErrorKind::Later { .. }, _) => Some(Refusal::AtCapacity),
         _ => None,
     }
 }

@@ -51,6 +51,7 @@ pub(super) fn params(body: &Fields<'_>, min_max_tokens: u32) -> Result<Generatio
         speculative_tokens: body.count("speculative_tokens", 0..=MAX_SPECULATIVE_TOKENS)?,
         cache_salt: cache_salt(body)?,
         keep_special_tokens: body.boolean("skip_special_tokens")? == Some(false),
+        urgency: defaults.urgency,
     })
 }
 

@@ -259,7 +259,7 @@ async fn a_failure_of_the_worker_is_a_failed_prediction() {
 async fn a_worker_that_turns_a_prediction_away_after_all_is_full_or_not_ready() {
     let mut node = node();
     let cases = [
-        (ErrorKind::Overloaded, "overloaded", 409, FULL),
+        (ErrorKind::Overloaded, "queue_full", 409, FULL),
         (ErrorKind::Overloaded, "model_loading", 503, NOT_READY),
         (ErrorKind::Internal, "draining", 503, NOT_READY),
     ];
