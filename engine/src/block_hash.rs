@@ -1,6 +1,15 @@
 //! Identity of KV blocks: SipHash-2-4 with 128 bits, each block keyed by the one before it.
 
-/// Identity of a full block: its tokens, everything before them, and the salt of its owner.
+/// Whose blocks are found by whom: K/V depend on all of this besides the tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheScope {
+    /// Which package computed them.
+    pub package: u128,
+    /// Which tenant they belong to; secret to it, or zero for all.
+    pub salt: u128,
+}
+
+/// Identity of a full block: its tokens, everything before them, and its scope.
 ///
 /// A hit in the prefix cache is trusted without comparing tokens, so the hash must not collide by
 /// chance (128 bits) nor by intent: the first key is the tenant's secret salt, and whoever does not
@@ -9,9 +18,10 @@
 pub struct BlockHash(u128);
 
 impl BlockHash {
-    /// The start of a chain under `salt`.
-    pub fn root(salt: u128) -> Self {
-        Self(salt)
+    /// The start of the chains of a scope.
+    pub fn root(scope: &CacheScope) -> Self {
+        let words = [0, 32, 64, 96].map(|shift| (scope.package >> shift) as u32);
+        Self(siphash_128(scope.salt, &words))
     }
 
     /// Extends `self` by one block of tokens.

@@ -176,6 +176,10 @@ pub struct EngineStats {
     pub draft_tokens: u64,
     /// Of these, the ones that were right.
     pub accepted_draft_tokens: u64,
+    /// Integrity checks of the prefix cache.
+    pub cache_checks: u64,
+    /// Of these, those that found something wrong; each emptied the cache.
+    pub cache_faults: u64,
 }
 
 /// Gauges of one class.

@@ -1,6 +1,6 @@
 //! Tests of `block_hash`.
 
-use super::{BlockHash, siphash_128};
+use super::{BlockHash, CacheScope, siphash_128};
 
 /// `vectors_sip128` of the reference implementation, messages of 0, 4 and 8 bytes.
 #[test]
@@ -20,7 +20,9 @@ fn the_known_answers_of_siphash_come_out() {
 #[test]
 fn a_chain_depends_on_its_salt_its_tokens_and_their_order() {
     let chain = |salt, blocks: &[&[u32]]| {
-        blocks.iter().fold(BlockHash::root(salt), |hash, tokens| hash.chain(tokens))
+        blocks.iter().fold(BlockHash::root(&CacheScope { package: 7, salt }), |hash, tokens| {
+            hash.chain(tokens)
+        })
     };
     let base = chain(1, &[&[1, 2], &[3, 4]]);
     assert_eq!(base, chain(1, &[&[1, 2], &[3, 4]]));

@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 
 use super::BlockPool;
-use crate::{BlockHash, BlockId};
+use crate::{BlockHash, BlockId, CacheScope};
 
 fn hash(of: u32) -> BlockHash {
-    BlockHash::root(0).chain(&[of])
+    BlockHash::root(&CacheScope::default()).chain(&[of])
 }
 
 #[test]
@@ -122,6 +122,15 @@ fn op() -> impl Strategy<Value = Op> {
 const SIZE: usize = 2;
 const NUM_BLOCKS: usize = 24;
 
+fn hashes(tokens: &[u32]) -> Vec<BlockHash> {
+    let mut last = BlockHash::root(&CacheScope { package: 9, salt: 9 });
+    let chain = |block: &[u32]| {
+        last = last.chain(block);
+        last
+    };
+    tokens.chunks_exact(SIZE).map(chain).collect()
+}
+
 /// The pool, and what each physical block really holds: the whole prefix up to its end.
 struct Truth {
     pool: BlockPool,
@@ -131,14 +140,7 @@ struct Truth {
 
 impl Truth {
     fn run(&mut self, tokens: &[u32]) -> Result<(), TestCaseError> {
-        let mut last = BlockHash::root(9);
-        let hashes: Vec<_> = tokens
-            .chunks_exact(SIZE)
-            .map(|block| {
-                last = last.chain(block);
-                last
-            })
-            .collect();
+        let hashes = hashes(tokens);
         let mut blocks = self.pool.acquire_prefix(&hashes);
         let num_hits = blocks.len();
         for (i, &block) in blocks.iter().enumerate() {
@@ -199,4 +201,57 @@ proptest! {
             prop_assert_eq!(truth.pool.num_free(), truth.pool.num_blocks() - owned.len());
         }
     }
+
+    #[test]
+    fn an_inner_block_is_never_evicted_before_those_that_follow_it(
+        ops in prop::collection::vec(op(), 1..60),
+    ) {
+        let mut truth = Truth {
+            pool: BlockPool::new(NUM_BLOCKS, SIZE),
+            prefixes: vec![None; NUM_BLOCKS],
+            live: Vec::new(),
+        };
+        for op in ops {
+            match op {
+                Op::Run(tokens) => truth.run(&tokens)?,
+                Op::Free(at) | Op::Spoil(at) if at < truth.live.len() => {
+                    let blocks = truth.live.swap_remove(at);
+                    truth.pool.release(blocks.into_iter());
+                }
+                Op::Free(_) | Op::Spoil(_) => (),
+            }
+            for (block, prefix) in truth.pool.blocks.iter().zip(&truth.prefixes) {
+                if let (Some(_), Some(prefix)) = (block.hash, prefix) {
+                    let hashes = hashes(prefix);
+                    prop_assert_eq!(truth.pool.num_found(&hashes), hashes.len());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_out_of_order_is_noticed() {
+    let sound = || {
+        let mut pool = BlockPool::new(8, SIZE);
+        let blocks = pool.allocate(4).unwrap();
+        for (&block, of) in blocks.iter().zip(0..) {
+            pool.publish(block, hash(of));
+        }
+        pool.release(blocks.into_iter());
+        pool
+    };
+    assert!(sound().is_sound_and_free(0..100));
+    let spoilt = |spoil: fn(&mut BlockPool)| {
+        let mut pool = sound();
+        spoil(&mut pool);
+        let is_noticed = !pool.is_sound_and_free(0..100);
+        assert!(is_noticed && (pool.is_sound_and_free(5..8) || pool.num_free != 7));
+    };
+    spoilt(|pool| pool.blocks[2].ref_count = 1);
+    spoilt(|pool| pool.blocks[2].next = 2);
+    spoilt(|pool| pool.blocks[2].prev = 99);
+    spoilt(|pool| pool.blocks[2].hash = Some(hash(77)));
+    spoilt(|pool| assert!(pool.cached.remove(&hash(1)).is_some()));
+    spoilt(|pool| pool.num_free = 6);
 }

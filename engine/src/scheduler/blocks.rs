@@ -12,11 +12,30 @@ pub(super) struct Blocks {
     /// Full blocks that running sequences are computing, and the places of these in line.
     computing: HashMap<BlockHash, Place>,
     prefix_cache: bool,
+    package: u128,
+    /// The block at which the next integrity check begins.
+    unchecked: usize,
 }
 
+/// Blocks of one integrity check.
+const CHECKED_BLOCKS: usize = 4096;
+
 impl Blocks {
-    pub(super) fn new(pool: BlockPool, prefix_cache: bool) -> Self {
-        Self { pool, computing: HashMap::new(), prefix_cache }
+    pub(super) fn new(pool: BlockPool, prefix_cache: bool, package: u128) -> Self {
+        Self { pool, computing: HashMap::new(), prefix_cache, package, unchecked: 0 }
+    }
+
+    /// Checks a part of the pool, of which nobody may own a block; the next call checks the next
+    /// part. What is wrong costs all that is cached, and nothing else. True if nothing was.
+    pub(super) fn check_idle(&mut self) -> bool {
+        let part = self.unchecked..self.unchecked + CHECKED_BLOCKS;
+        self.unchecked = if part.end < self.pool.num_blocks() { part.end } else { 0 };
+        let is_sound = self.computing.is_empty() && self.pool.is_sound_and_free(part);
+        if !is_sound {
+            self.pool = BlockPool::new(self.pool.num_blocks() + 1, self.pool.block_size());
+            self.computing.clear();
+        }
+        is_sound
     }
 
     /// Blocks that `seq` has to take to compute `num_tokens`.
@@ -76,7 +95,8 @@ impl Blocks {
         }
         let num_full = seq.token_ids.len() / self.pool.block_size();
         let (place, num_found) = (seq.place, seq.num_published_blocks);
-        for hash in &seq.full_block_hashes(num_full, self.pool.block_size())[num_found..] {
+        let hashes = seq.full_block_hashes(num_full, self.pool.block_size(), self.package);
+        for hash in &hashes[num_found..] {
             self.computing.entry(*hash).or_insert(place);
         }
         seq.num_announced_blocks = num_full;
@@ -101,7 +121,7 @@ impl Blocks {
         if !self.prefix_cache || num_full == seq.num_published_blocks {
             return;
         }
-        seq.full_block_hashes(num_full, block_size);
+        self.hashes(seq, num_full);
         for at in seq.num_published_blocks..num_full {
             let hash = seq.block_hash(at);
             seq.blocks[at] = self.pool.publish(seq.blocks[at], hash);
@@ -138,7 +158,11 @@ impl Blocks {
     }
 
     fn reusable<'a>(&self, seq: &'a mut Sequence) -> &'a [BlockHash] {
-        seq.full_block_hashes(self.num_reusable(seq), self.pool.block_size())
+        self.hashes(seq, self.num_reusable(seq))
+    }
+
+    fn hashes<'a>(&self, seq: &'a mut Sequence, num_blocks: usize) -> &'a [BlockHash] {
+        seq.full_block_hashes(num_blocks, self.pool.block_size(), self.package)
     }
 
     fn retract(&mut self, place: Place, hash: BlockHash) {

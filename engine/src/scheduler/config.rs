@@ -22,6 +22,8 @@ pub struct SchedulerConfig {
     /// Tokens of one sequence that are guessed and checked in one step, at most, where a request
     /// does not say otherwise; zero is off.
     pub num_draft_tokens: usize,
+    /// Identity of the package, part of that hash.
+    pub package: u128,
 }
 
 /// What a class has to itself.

@@ -463,3 +463,42 @@ fn a_step_that_failed_ends_its_sequences_and_keeps_those_that_wait() {
     trace.steps(1);
     assert_snapshot!(trace.text, @"C[0..8]* D[0..8]* free 4");
 }
+
+#[test]
+fn a_cache_that_is_out_of_order_is_emptied_when_nothing_runs() {
+    let mut trace = Trace::new(limits(), 8);
+    let again = |id| Request { id: RequestId(id), ..request(0, 9, 1) };
+    trace.add(again(0)).steps(1);
+    trace.scheduler.check_cache();
+    assert_eq!(trace.scheduler.stats().cache_faults, 0);
+    // A block that nobody owns and that is not free, as after a stray write.
+    trace.scheduler.blocks.pool.allocate(1).unwrap();
+    trace.add(again(2));
+    let plan = trace.scheduler.schedule();
+    trace.scheduler.check_cache();
+    assert_eq!(trace.scheduler.stats().cache_checks, 1, "not while something runs");
+    trace.scheduler.apply(&plan, vec![Ok(token(1))]);
+    trace.scheduler.check_cache();
+    trace.scheduler.check();
+    let stats = trace.scheduler.stats();
+    assert_eq!((stats.cache_checks, stats.cache_faults, stats.blocks_free), (2, 1, 8));
+    trace.text.clear();
+    trace.add(again(3)).steps(1).add(again(4));
+    assert_snapshot!(trace.finish(), @r"
+    D[0..9]* free 5
+    E[8..9]* free 5
+    ");
+}
+
+#[test]
+fn prefixes_are_not_shared_between_packages() {
+    let hash_under = |package| {
+        let mut seq = crate::Sequence::new(
+            request(0, 8, 1),
+            crate::policy::Place::new(RouteClass::Default, 0),
+        );
+        seq.full_block_hashes(2, BLOCK_SIZE, package).to_vec()
+    };
+    assert_ne!(hash_under(1), hash_under(2));
+    assert_ne!(hash_under(1), hash_under(1 << 64));
+}

@@ -15,6 +15,7 @@ pub fn config(vocab_size: usize, max_model_len: usize) -> SchedulerConfig {
         vocab_size,
         prefix_cache: true,
         num_draft_tokens: 0,
+        package: 0,
     }
 }
 

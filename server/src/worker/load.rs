@@ -12,6 +12,7 @@ use pinion_engine::{
 use pinion_kernels::{KvCacheSpec, PagedAttention, PagedKvCache};
 use pinion_loader::{LoadOptions, LoadedPackage, PackageFiles, Progress};
 use pinion_models::ModelSpec;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use super::prepare::Prompts;
@@ -90,6 +91,7 @@ fn serve(
         classes: ClassConfig::with_max_waiting(request.max_waiting as usize),
         vocab_size: spec.vocab_size,
         prefix_cache: request.prefix_cache,
+        package: package_identity(&request.source),
         num_draft_tokens: request.speculative_tokens as usize,
     };
     let scheduler = Scheduler::new(config, BlockPool::new(kv_spec.num_blocks, BLOCK_SIZE));
@@ -136,6 +138,15 @@ fn serve(
         epoch: started,
     };
     Ok(Loaded { engine: handle, outputs, prompts, info, headroom_from: memory::data_bytes() })
+}
+
+/// Tells the caches of packages apart. One engine serves one package, so it need not say more.
+fn package_identity(source: &PackageSource) -> u128 {
+    let name = match source {
+        PackageSource::Starter => return 0,
+        PackageSource::Directory(path) => path.as_os_str().as_encoded_bytes(),
+    };
+    Sha256::digest(name).iter().take(16).fold(0, |word, byte| word << 8 | u128::from(*byte))
 }
 
 fn device(name: &str) -> Result<Device, WorkerError> {

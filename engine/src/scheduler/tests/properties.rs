@@ -63,6 +63,7 @@ fn config() -> impl Strategy<Value = SchedulerConfig> {
                 classes: ClassConfig::with_max_waiting(10),
                 vocab_size: 100,
                 prefix_cache,
+                package: 1,
                 num_draft_tokens,
             }
         },
