@@ -1,14 +1,19 @@
 //! What every route and task shares: packages, configuration, shutdown.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::ServeConfig;
 use crate::error::ApiError;
+use crate::stream::{StreamLimits, StreamStore};
 use crate::supervisor::{Package, PackageSpec};
 use crate::telemetry::HttpMetrics;
+
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// The node. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -19,6 +24,7 @@ struct Inner {
     config: ServeConfig,
     packages: Vec<Package>,
     http_metrics: HttpMetrics,
+    streams: StreamStore,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -41,7 +47,17 @@ impl App {
     /// A node of packages that run already; their tasks are in `tasks`.
     pub(crate) fn new(config: ServeConfig, packages: Vec<Package>, tasks: TaskTracker) -> Self {
         let (http_metrics, stopping) = (HttpMetrics::default(), CancellationToken::new());
-        Self(Arc::new(Inner { config, packages, http_metrics, tasks, stopping }))
+        let limits = StreamLimits { ttl: config.stream_ttl, bytes: config.stream_memory_bytes };
+        let streams = StreamStore::new(limits);
+        let app =
+            Self(Arc::new(Inner { config, packages, http_metrics, streams, tasks, stopping }));
+        app.spawn(sweep(app.clone()));
+        app
+    }
+
+    /// Inferences that can be found again.
+    pub(crate) fn streams(&self) -> &StreamStore {
+        &self.0.streams
     }
 
     /// The resolved configuration of the daemon.
@@ -96,5 +112,17 @@ impl App {
         self.packages().iter().for_each(Package::drain);
         self.0.tasks.close();
         self.0.tasks.wait().await;
+    }
+}
+
+/// Forgets old streams as long as the node serves.
+async fn sweep(app: App) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = app.stopping().cancelled() => return,
+            now = ticks.tick() => app.streams().sweep(now),
+        }
     }
 }

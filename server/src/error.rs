@@ -59,6 +59,9 @@ const STATUS: &[(&str, StatusCode)] = &[
     ("model_failed", StatusCode::SERVICE_UNAVAILABLE),
     ("worker_crashed", StatusCode::SERVICE_UNAVAILABLE),
     ("deadline_exceeded", StatusCode::GATEWAY_TIMEOUT),
+    ("stream_not_found", StatusCode::NOT_FOUND),
+    ("stream_evicted", StatusCode::GONE),
+    ("idempotency_mismatch", StatusCode::UNPROCESSABLE_ENTITY),
 ];
 
 impl ApiError {

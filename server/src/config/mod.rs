@@ -11,6 +11,7 @@ mod value;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 pub(crate) use resolve::MAX_SPECULATIVE_TOKENS;
@@ -30,10 +31,44 @@ pub struct ServeConfig {
     pub drain_timeout: Duration,
     /// Silence after which a stream carries a heartbeat.
     pub heartbeat: Duration,
+    /// Name in the ids of streams.
+    pub node_name: String,
+    /// What becomes of an inference that nobody reads, where its request does not say.
+    pub on_disconnect: DisconnectPolicy,
+    /// Time that an inference goes on without a reader.
+    pub linger: Duration,
+    /// Time that an ended stream can be read again.
+    pub stream_ttl: Duration,
+    /// Bytes for the logs of streams.
+    pub stream_memory_bytes: usize,
     /// Bearer token of webhook deliveries.
     pub webhook_token: Option<String>,
     /// Whether webhooks may reach private addresses.
     pub allow_private_webhooks: bool,
+}
+
+/// What becomes of an inference that nobody reads any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisconnectPolicy {
+    /// It goes on for a while.
+    Linger,
+    /// It ends at once.
+    Cancel,
+    /// It goes on to its end.
+    Complete,
+}
+
+impl FromStr for DisconnectPolicy {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "linger" => Ok(Self::Linger),
+            "cancel" => Ok(Self::Cancel),
+            "complete" => Ok(Self::Complete),
+            _ => Err(()),
+        }
+    }
 }
 
 /// How every package's worker is run, where the package does not say otherwise.

@@ -189,6 +189,13 @@ impl Reader<'_> {
             max_body_bytes: self.required("max-body-size", value::bytes)? as usize,
             drain_timeout: self.required("drain-timeout", value::time)?,
             heartbeat: self.required("heartbeat", value::time)?,
+            node_name: self.optional("node-name", value::label).unwrap_or_else(value::host_label),
+            on_disconnect: self.required("on-disconnect", |text| {
+                text.parse().map_err(|()| "expected linger, cancel or complete".to_owned())
+            })?,
+            linger: self.required("linger", value::time)?,
+            stream_ttl: self.required("stream-ttl", value::time)?,
+            stream_memory_bytes: self.required("stream-memory", value::bytes)? as usize,
             webhook_token: self.optional("webhook-token", |text| Ok(text.to_owned())),
             allow_private_webhooks: self.required("allow-private-webhooks", value::switch)?,
         };

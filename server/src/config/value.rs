@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Longest label of a host name.
+const MAX_LABEL: usize = 63;
+
 const UNITS: &[(&str, u64)] = &[
     ("kib", 1 << 10),
     ("mib", 1 << 20),
@@ -63,4 +66,28 @@ pub(super) fn count(text: &str) -> Result<u32, String> {
 pub(super) fn up_to<const MOST: u32>(text: &str) -> Result<u32, String> {
     let count = text.trim().parse().ok().filter(|count| *count <= MOST);
     count.ok_or_else(|| format!("expected a whole number up to {MOST}"))
+}
+
+/// A name of lower-case letters, digits and inner dashes, as in a DNS label.
+pub(super) fn label(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_label = (1..=MAX_LABEL).contains(&text.len())
+        && text.chars().all(is_plain)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if is_label {
+        return Ok(text.to_owned());
+    }
+    Err(format!("expected 1 to {MAX_LABEL} lower-case letters, digits and inner dashes"))
+}
+
+/// The host's name as a label.
+pub(super) fn host_label() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    let host = name.split('.').next().unwrap_or_default();
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let label: String = host.chars().map(plain).take(MAX_LABEL).collect();
+    let label = label.trim_matches('-');
+    if label.is_empty() { "node".to_owned() } else { label.to_owned() }
 }

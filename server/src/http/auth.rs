@@ -20,7 +20,7 @@ use crate::wire::openai::{OpenAiError, first_word};
 pub(super) struct Keys(Arc<[[u8; 32]]>);
 
 /// Whose request it is: a number for each key, zero where none is needed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Tenant(pub(crate) u64);
 
 impl Keys {

@@ -1,32 +1,28 @@
 //! `POST /v1/completions`, and what it shares with chat: from a valid request to its answer.
 
-use std::convert::Infallible;
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_LOCATION, CONTENT_TYPE};
 use axum::response::Response;
 use axum::routing::post;
-use bytes::Bytes;
-use futures_util::stream::unfold;
 use jiff::Timestamp;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Access, Route, Running};
+use super::controls::Controls;
+use super::sse::SseStream;
+use super::{Access, Route};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::http::{Tenant, json_object};
+use crate::stream::{Begun, Inference, Reader};
+use crate::supervisor::Package;
 use crate::wire::fields::Fields;
-use crate::wire::openai::{Answer, ChunkWriter, GenerateRequest, Kind, Meta, OpenAiError};
+use crate::wire::openai::{Answer, GenerateRequest, Kind, Meta, OpenAiError};
 use crate::wire::urgency::urgency;
-
-/// One newline: with two, clients that remember event ids would see an empty event.
-const HEARTBEAT: Bytes = Bytes::from_static(b": hb\n");
-/// Events that are ready together go out together, up to this many bytes.
-const MAX_WRITE_BYTES: usize = 64 * 1024;
 
 pub(super) const ROUTES: &[Route] = &[Route {
     method: "POST",
@@ -53,38 +49,81 @@ pub(super) async fn answer(
     let fields = Fields::of_body(&body);
     let mut request = read(&fields)?;
     request.params.urgency = urgency(&headers, &fields, arrived.elapsed())?;
+    let controls = Controls::read(&headers, &body, app.config())?;
     drop(body);
     request.salt(tenant.0);
     let package = app.package(request.model.as_deref())?;
     let meta = Meta {
-        id: completion_id(request.kind),
+        id: completion_id(request.kind, &app.config().node_name),
         created: Timestamp::now().as_second(),
         model: package.name().to_owned(),
         seed: request.params.seed,
     };
-    let id = HeaderValue::try_from(&meta.id).expect("hexadecimal digits are header text");
-    let running = Running::start(package, request.take_submissions()).await?;
-    let mut response = match request.stream {
-        Some(options) => {
-            let writer = ChunkWriter::new(meta, &request, options);
-            stream(SseStream::new(running, writer, app.config().heartbeat))
-        }
-        None => whole(running, Answer::new(meta, &request)).await?,
+    let started = start(app, package, (meta, request, tenant), controls).await?;
+    let inference = Arc::clone(started.reader.inference());
+    let mut response = match inference.request.stream {
+        Some(_) => SseStream::new(started.reader, 0, app.config().heartbeat).into_response(),
+        None => whole(started.reader).await?,
     };
-    response.headers_mut().insert(HeaderName::from_static("inference-id"), id);
+    name_stream(&mut response, &inference);
+    let headers = response.headers_mut();
+    if !started.resumable {
+        headers.insert("x-pinion-resumable", HeaderValue::from_static("0"));
+    }
+    if started.replayed {
+        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
     Ok(response)
 }
 
-fn completion_id(kind: Kind) -> String {
+struct Started {
+    reader: Reader,
+    resumable: bool,
+    replayed: bool,
+}
+
+/// Begins an inference, or joins the one that the caller's key names, and waits for its first
+/// token: whatever is refused is refused before an answer has begun.
+async fn start(
+    app: &App,
+    package: &Package,
+    (meta, mut request, tenant): (Meta, GenerateRequest, Tenant),
+    controls: Controls,
+) -> Result<Started, ApiError> {
+    let submissions = request.take_submissions();
+    let inference = Inference::new(meta, request, tenant, controls.on_disconnect);
+    match app.streams().begin(inference, controls.idempotency_key)? {
+        Begun::Known(inference) => {
+            let mut reader = inference.read();
+            reader.admitted().await?;
+            Ok(Started { reader, resumable: true, replayed: true })
+        }
+        Begun::New(inference, resumable) => {
+            let mut reader = inference.read();
+            let mut admitted = inference.submit(package, submissions);
+            if admitted.is_ok() {
+                admitted = reader.admitted().await;
+            }
+            // What was refused may be sent again under the same key.
+            admitted.inspect_err(|_| app.streams().remove(&inference))?;
+            Ok(Started { reader, resumable, replayed: false })
+        }
+    }
+}
+
+fn completion_id(kind: Kind, node: &str) -> String {
     let prefix = match kind {
         Kind::Chat { .. } => "chatcmpl",
         Kind::Completion => "cmpl",
     };
-    format!("{prefix}-{}", Uuid::now_v7().simple())
+    format!("{prefix}-{node}-{}", Uuid::now_v7().simple())
 }
 
-async fn whole(mut running: Running, mut answer: Answer) -> Result<Response, ApiError> {
-    while let Some((choice, event)) = running.next().await {
+/// Collects an answer in one piece.
+pub(super) async fn whole(mut reader: Reader) -> Result<Response, ApiError> {
+    let inference = Arc::clone(reader.inference());
+    let mut answer = Answer::new(inference.meta.clone(), &inference.request);
+    while let Some((choice, event)) = reader.next().await {
         answer.event(choice, event)?;
     }
     let mut response = Response::new(Body::from(answer.body()));
@@ -93,57 +132,11 @@ async fn whole(mut running: Running, mut answer: Answer) -> Result<Response, Api
     Ok(response)
 }
 
-fn stream(sse: SseStream) -> Response {
-    let writes = unfold(sse, |mut sse| async move {
-        let write = sse.next_write().await?;
-        Some((Ok::<_, Infallible>(write), sse))
-    });
-    let mut response = Response::new(Body::from_stream(writes));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    // Without it, nginx keeps the stream back until its buffer is full.
-    let buffering = HeaderName::from_static("x-accel-buffering");
-    headers.insert(buffering, HeaderValue::from_static("no"));
-    response
-}
-
-/// A body of server-sent events. Dropping it cancels what still runs.
-struct SseStream {
-    running: Option<Running>,
-    writer: ChunkWriter,
-    heartbeat: Duration,
-}
-
-impl SseStream {
-    fn new(running: Running, writer: ChunkWriter, heartbeat: Duration) -> Self {
-        Self { running: Some(running), writer, heartbeat }
-    }
-
-    /// The next bytes; none after the end.
-    async fn next_write(&mut self) -> Option<Bytes> {
-        let silence = Instant::now() + self.heartbeat;
-        while self.writer.len() == 0 {
-            let running = self.running.as_mut()?;
-            let Ok(mut next) = timeout_at(silence, running.next()).await else {
-                return Some(HEARTBEAT);
-            };
-            while let Some((choice, event)) = next {
-                if let Err(error) = self.writer.event(choice, event) {
-                    self.writer.fail(&error);
-                    self.running = None;
-                    return Some(self.writer.take());
-                }
-                if MAX_WRITE_BYTES <= self.writer.len() {
-                    return Some(self.writer.take());
-                }
-                next = running.next_ready();
-            }
-            if running.is_finished() {
-                self.writer.end();
-                self.running = None;
-            }
-        }
-        Some(self.writer.take())
-    }
+/// Says which stream an answer belongs to, and where it is found again.
+pub(super) fn name_stream(response: &mut Response, inference: &Inference) {
+    let text = |value: String| HeaderValue::try_from(value).expect("ids are header text");
+    let (id, headers) = (&inference.meta.id, response.headers_mut());
+    headers.insert(CONTENT_LOCATION, text(format!("/v1/streams/{id}")));
+    headers.insert("x-pinion-stream-id", text(id.clone()));
+    headers.insert("inference-id", text(id.clone()));
 }

@@ -97,7 +97,7 @@ fn operation(route: &Route, path: &str) -> Value {
         let content = json!({"application/json": {"schema": reference(schema)}});
         operation["requestBody"] = json!({"required": true, "content": content});
     }
-    if path.ends_with("{*id}") {
+    if path.ends_with("{*id}") || path.ends_with("{id}") {
         operation["parameters"] =
             json!([{"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}]);
     }

@@ -19,6 +19,6 @@ pub(super) const ROUTES: &[Route] = &[Route {
 }];
 
 async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    let text = telemetry::render(app.packages(), app.http_metrics());
+    let text = telemetry::render(app.packages(), app.http_metrics(), &app.streams().usage());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

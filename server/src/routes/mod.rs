@@ -5,11 +5,13 @@
 mod chat;
 pub(crate) mod cog;
 mod completions;
+mod controls;
 mod docs;
-mod generation;
 mod health;
 mod metrics;
 mod models;
+mod sse;
+mod streams;
 mod tokenize;
 
 use axum::routing::MethodRouter;
@@ -17,11 +19,10 @@ use axum::routing::MethodRouter;
 use crate::app::App;
 
 pub use docs::node_openapi;
-pub(crate) use generation::Running;
 
 /// Endpoints of one method, under one or several paths.
 pub struct Route {
-    /// `GET` or `POST`.
+    /// `GET`, `HEAD`, `POST` or `DELETE`.
     pub method: &'static str,
     /// The path patterns, the documented one first.
     pub paths: &'static [&'static str],
@@ -48,6 +49,7 @@ pub const ROUTES: &[&[Route]] = &[
     chat::ROUTES,
     completions::ROUTES,
     models::ROUTES,
+    streams::ROUTES,
     tokenize::ROUTES,
     health::ROUTES,
     metrics::ROUTES,

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::generation::Generation;
 use super::state::PackageState;
+use super::tracked::Sink;
 use crate::error::ApiError;
 use crate::ipc::{
     GenerationParams, LoadRequest, ModelInfo, Prompt, RequestKey, Stats, Submit, TokenizeInput,
@@ -60,7 +61,7 @@ struct Inner {
 #[derive(Debug)]
 pub(super) enum Command {
     /// Run this and append the events of each answer there, in the order of their names.
-    Submit(Box<Submit>, Vec<Arc<StreamBuffer>>),
+    Submit(Box<Submit>, Vec<Sink>),
     /// Stop this.
     Cancel(RequestKey),
     /// Tokenize and answer.
@@ -175,44 +176,63 @@ impl Package {
         self.0.spec.load.max_num_seqs
     }
 
-    /// Submits a generation, or says at once why not.
+    /// Submits a generation with a log of its own, or says at once why not.
     pub fn generate(
         &self,
         prompt: Prompt,
         params: GenerationParams,
     ) -> Result<Generation, ApiError> {
-        let mut generations = self.generate_choices(prompt, params, &[])?;
+        let buffer = StreamBuffer::new(1);
+        let mut generations = self.generate_all(&buffer, vec![(prompt, params, Vec::new())])?;
         Ok(generations.remove(0))
     }
 
-    /// Submits generations that continue one prompt: the first under the seed of `params`, the
-    /// others under `seeds`. They share the work of the prompt, and nothing else.
-    pub fn generate_choices(
+    /// Submits a generation for each choice of a log: all of them, or none and why not. Those that
+    /// continue one prompt share its work; the first one's seed is in the parameters, those of the
+    /// others beside them.
+    pub(crate) fn generate_all(
+        &self,
+        buffer: &Arc<StreamBuffer>,
+        submissions: Vec<(Prompt, GenerationParams, Vec<u64>)>,
+    ) -> Result<Vec<Generation>, ApiError> {
+        if let Some(refusal) = self.0.state.borrow().refusal(self.name()) {
+            return Err(refusal);
+        }
+        let count = submissions.iter().map(|(_, _, seeds)| 1 + seeds.len()).sum();
+        let places: Vec<InFlight> = (0..count).map(|_| self.admit()).collect::<Result<_, _>>()?;
+        let sink = |(choice, in_flight)| {
+            let buffer = Arc::clone(buffer);
+            Sink { buffer, choice, in_flight: Some(in_flight) }
+        };
+        let mut sinks = places.into_iter().enumerate().map(sink);
+        let mut generations = Vec::with_capacity(count);
+        for (prompt, params, seeds) in submissions {
+            let sinks = sinks.by_ref().take(1 + seeds.len()).collect();
+            generations.extend(self.submit(prompt, params, &seeds, sinks)?);
+        }
+        Ok(generations)
+    }
+
+    fn submit(
         &self,
         prompt: Prompt,
         params: GenerationParams,
         seeds: &[u64],
+        sinks: Vec<Sink>,
     ) -> Result<Vec<Generation>, ApiError> {
         let inner = &*self.0;
-        if let Some(refusal) = inner.state.borrow().refusal(self.name()) {
-            return Err(refusal);
-        }
-        let count = 1 + seeds.len();
-        let places = (0..count).map(|_| self.admit()).collect::<Result<Vec<_>, _>>()?;
-        let key = inner.next_key.fetch_add(count as u64, Ordering::Relaxed);
+        let key = inner.next_key.fetch_add(sinks.len() as u64, Ordering::Relaxed);
         let choices = (key + 1..).zip(seeds.iter().copied()).collect();
-        let submit = Submit { key, prompt, params, choices };
-        let keys: Vec<RequestKey> = submit.keys().collect();
-        let buffers: Vec<_> = keys.iter().map(|_| StreamBuffer::new()).collect();
-        let sent = inner.commands.send(Command::Submit(Box::new(submit), buffers.clone()));
-        if sent.is_err() {
-            return Err(gone(self.name()));
-        }
-        let generation = |((key, buffer), in_flight)| {
-            let commands = inner.commands.clone();
-            Generation { key, buffer, commands, _in_flight: in_flight }
+        let submit = Box::new(Submit { key, prompt, params, choices });
+        let generation = |(key, sink): (RequestKey, &Sink)| {
+            let (choice, buffer) = (sink.choice, Arc::clone(&sink.buffer));
+            Generation { key, choice, buffer, commands: inner.commands.clone() }
         };
-        Ok(keys.into_iter().zip(buffers).zip(places).map(generation).collect())
+        let generations = submit.keys().zip(&sinks).map(generation).collect();
+        match inner.commands.send(Command::Submit(submit, sinks)) {
+            Ok(()) => Ok(generations),
+            Err(_closed) => Err(gone(self.name())),
+        }
     }
 
     /// Tokenizes or detokenizes as generation would.

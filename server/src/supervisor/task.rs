@@ -217,7 +217,7 @@ impl Task {
             FromWorker::Step { events, stats } => {
                 self.published.stats.send_replace(stats);
                 for (key, event) in events {
-                    self.deliver(key, event);
+                    self.deliver(key, &event);
                 }
             }
             FromWorker::Tokens { key, result } => {
@@ -265,14 +265,13 @@ impl Task {
                 self.refuse(command);
                 Ok(())
             }
-            Some(Command::Submit(submit, buffers)) => {
+            Some(Command::Submit(submit, sinks)) => {
                 let keys: Vec<RequestKey> = submit.keys().collect();
                 let sent = worker.send(&ToWorker::Submit(submit));
-                for (key, buffer) in keys.into_iter().zip(buffers) {
-                    if let Err(error) = &sent {
-                        buffer.append([Event::Failed(oversized(&error.to_string()))]);
-                    } else {
-                        self.generations.insert(key, Tracked::new(buffer));
+                for (key, sink) in keys.into_iter().zip(sinks) {
+                    match &sent {
+                        Ok(()) => drop(self.generations.insert(key, Tracked::new(sink))),
+                        Err(error) => sink.fail(oversized(&error.to_string())),
                     }
                 }
                 Ok(())
@@ -304,7 +303,7 @@ impl Task {
         worker.send(&ToWorker::Ping { nonce }).err().map(|error| Ended::Died(error.to_string()))
     }
 
-    fn deliver(&mut self, key: RequestKey, event: Event) {
+    fn deliver(&mut self, key: RequestKey, event: &Event) {
         let Some(generation) = self.generations.get_mut(&key) else { return };
         let last = event.is_final();
         generation.append(event, &self.published.metrics);
@@ -323,15 +322,15 @@ impl Task {
             ApiError::node("draining", "the package takes no new requests".to_owned())
         });
         match command {
-            Command::Submit(_, buffers) => {
-                let refusal = Event::Failed(WorkerError {
+            Command::Submit(_, sinks) => {
+                let refusal = WorkerError {
                     kind: ErrorKind::Internal,
                     code: error.code.into_owned(),
                     message: error.message,
                     hint: None,
                     param: None,
-                });
-                buffers.iter().for_each(|buffer| buffer.append([refusal.clone()]));
+                };
+                sinks.into_iter().for_each(|sink| sink.fail(refusal.clone()));
             }
             Command::Tokenize(_, answer) => {
                 // A caller that left needs no answer.
@@ -343,7 +342,7 @@ impl Task {
 
     fn fail_all(&mut self, error: &WorkerError) {
         for (_, mut generation) in self.generations.drain() {
-            generation.append(Event::Failed(error.clone()), &self.published.metrics);
+            generation.append(&Event::Failed(error.clone()), &self.published.metrics);
         }
         for (_, answer) in self.questions.drain() {
             // A caller that left needs no answer.

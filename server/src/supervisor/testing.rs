@@ -1,16 +1,16 @@
 //! A package whose worker is the test.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pinion_cog_compat::Manifest;
 use tokio::sync::mpsc;
 
 use super::package::{Command, Package, PackageSpec, Published};
 use super::state::PackageState;
+use super::tracked::Sink;
 use crate::error::ApiError;
 use crate::ipc::{Event, LoadRequest, PackageSource, RequestKey, Submit};
-use crate::stream::StreamBuffer;
 
 /// What the package asks of its worker.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) enum Heard {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) submit: Submit,
-    buffer: Arc<StreamBuffer>,
+    sink: Mutex<Sink>,
 }
 
 /// The worker's side.
@@ -78,9 +78,9 @@ impl Script {
     /// The next thing that is asked.
     pub(crate) async fn hear(&mut self) -> Heard {
         match self.commands.recv().await.expect("the package is there") {
-            Command::Submit(submit, mut buffers) => {
-                let buffer = buffers.remove(0);
-                Heard::Submit(Box::new(Job { submit: *submit, buffer }))
+            Command::Submit(submit, mut sinks) => {
+                let sink = Mutex::new(sinks.remove(0));
+                Heard::Submit(Box::new(Job { submit: *submit, sink }))
             }
             Command::Cancel(key) => Heard::Cancel(key),
             Command::Drain => Heard::Drain,
@@ -109,6 +109,7 @@ impl Script {
 impl Job {
     /// Tells of events.
     pub(crate) fn say(&self, events: impl IntoIterator<Item = Event>) {
-        self.buffer.append(events);
+        let mut sink = self.sink.lock();
+        events.into_iter().for_each(|event| sink.append(&event));
     }
 }

@@ -10,4 +10,5 @@ mod tests;
 pub use histogram::Histogram;
 pub use http::HttpMetrics;
 pub use package::{Outcome, PackageMetrics, Timing};
-pub use prometheus::{Kind, METRICS, Metric, render};
+pub(crate) use prometheus::render;
+pub use prometheus::{Kind, METRICS, Metric};

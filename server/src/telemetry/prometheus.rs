@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use super::{Histogram, HttpMetrics, Outcome, PackageMetrics};
+use crate::stream::StreamUsage;
 use crate::supervisor::{Package, StateKind};
 
 /// One metric and the names it goes by.
@@ -38,6 +39,7 @@ pub enum Kind {
 enum Read {
     Node(fn() -> Vec<Sample>),
     Http,
+    Streams(fn(&StreamUsage) -> Vec<Sample>),
     Package(fn(&Package) -> f64),
     Samples(fn(&Package) -> Vec<Sample>),
     Durations(fn(&PackageMetrics) -> &Histogram),
@@ -60,6 +62,37 @@ pub const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "HTTP requests answered, by method, route and status.",
         read: Read::Http,
+    },
+    Metric {
+        name: "pinion_streams",
+        aliases: &[],
+        kind: Kind::Gauge,
+        help: "Streams that can be read, running and ended.",
+        read: Read::Streams(|streams| {
+            let sample = |state: &str, count| (vec![("state", state.to_owned())], count as f64);
+            vec![sample("active", streams.active), sample("ended", streams.ended)]
+        }),
+    },
+    Metric {
+        name: "pinion_stream_bytes",
+        aliases: &[],
+        kind: Kind::Gauge,
+        help: "Bytes of the logs of streams.",
+        read: Read::Streams(|streams| vec![(Vec::new(), streams.bytes as f64)]),
+    },
+    Metric {
+        name: "pinion_streams_evicted_total",
+        aliases: &[],
+        kind: Kind::Counter,
+        help: "Ended streams that were dropped before their time, for lack of memory.",
+        read: Read::Streams(|streams| vec![(Vec::new(), streams.num_evicted as f64)]),
+    },
+    Metric {
+        name: "pinion_idempotent_hits_total",
+        aliases: &[],
+        kind: Kind::Counter,
+        help: "Requests that joined the stream of an earlier one with their key.",
+        read: Read::Streams(|streams| vec![(Vec::new(), streams.num_replayed as f64)]),
     },
     Metric {
         name: "pinion_package_state",
@@ -217,18 +250,23 @@ pub const METRICS: &[Metric] = &[
 ];
 
 /// The text of `/metrics`.
-pub fn render(packages: &[Package], http: &HttpMetrics) -> String {
+pub(crate) fn render(packages: &[Package], http: &HttpMetrics, streams: &StreamUsage) -> String {
     let mut out = String::new();
     for metric in METRICS {
         for name in std::iter::once(&metric.name).chain(metric.aliases) {
-            metric.render(name, packages, http, &mut out);
+            metric.render(name, (packages, http, streams), &mut out);
         }
     }
     out
 }
 
 impl Metric {
-    fn render(&self, name: &str, packages: &[Package], http: &HttpMetrics, out: &mut String) {
+    fn render(
+        &self,
+        name: &str,
+        (packages, http, streams): (&[Package], &HttpMetrics, &StreamUsage),
+        out: &mut String,
+    ) {
         let kind = match self.kind {
             Kind::Gauge => "gauge",
             Kind::Counter => "counter",
@@ -236,9 +274,8 @@ impl Metric {
         };
         let _infallible = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", self.help);
         match self.read {
-            Read::Node(read) => {
-                read().into_iter().for_each(|(labels, value)| line(out, name, &labels, value));
-            }
+            Read::Node(read) => lines(out, name, &read()),
+            Read::Streams(read) => lines(out, name, &read(streams)),
             Read::Http => http_lines(out, name, http),
             Read::Package(_) | Read::Samples(_) | Read::Durations(_) => {
                 packages.iter().for_each(|package| self.render_package(name, package, out));
@@ -261,9 +298,13 @@ impl Metric {
                 }
             }
             Read::Durations(read) => histogram(out, name, &labels(), read(package.metrics())),
-            Read::Node(_) | Read::Http => {}
+            Read::Node(_) | Read::Http | Read::Streams(_) => {}
         }
     }
+}
+
+fn lines(out: &mut String, name: &str, samples: &[Sample]) {
+    samples.iter().for_each(|(labels, value)| line(out, name, labels, *value));
 }
 
 fn histogram(out: &mut String, name: &str, labels: &[(&str, String)], histogram: &Histogram) {

@@ -31,12 +31,18 @@ async fn every_route_but_the_probes_needs_a_key() {
             let mut keyed = request(route, path);
             keyed.headers_mut().insert("authorization", "Bearer second-key".parse().unwrap());
             let keyed = node.ask(keyed).await;
-            assert!(![401, 404, 405].contains(&keyed.status.as_u16()), "{path}: {}", keyed.text);
+            let status = keyed.status.as_u16();
+            let is_stream = path.ends_with("{id}")
+                && (route.method == "HEAD" || keyed.text.contains("stream_not_found"));
+            assert!(![401, 404, 405].contains(&status) || is_stream, "{path}: {}", keyed.text);
             assert_eq!(route.access == Access::Open, OPEN.contains(path), "{path}");
             if OPEN.contains(path) {
                 assert_eq!(bare.status, 200, "{path}");
             } else {
-                assert_eq!(bare.error(), (401, "invalid_api_key".to_owned(), None), "{path}");
+                assert_eq!(bare.status, 401, "{path}");
+                if route.method != "HEAD" {
+                    assert_eq!(bare.error().1, "invalid_api_key", "{path}");
+                }
                 assert_eq!(bare.header("www-authenticate"), "Bearer");
             }
         }

@@ -29,7 +29,7 @@ async fn a_chat_answer_has_the_shape_that_clients_check() {
     let mut json = answer.json();
     let id = json["id"].take();
     let id = id.as_str().expect("an id");
-    assert!(id.starts_with("chatcmpl-") && id.len() == 9 + 32, "{id}");
+    assert!(id.starts_with("chatcmpl-n1-") && id.len() == 12 + 32, "{id}");
     assert_eq!(answer.header("inference-id"), id);
     assert!(1_700_000_000 < json["created"].take().as_i64().expect("seconds"));
     let expected = json!({

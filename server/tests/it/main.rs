@@ -9,6 +9,7 @@ mod invalid;
 mod node;
 mod node_routes;
 mod process;
+mod resume;
 mod serving;
 mod streams;
 mod worker;

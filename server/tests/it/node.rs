@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use pinion_cog_compat::manifest::Manifest;
 use pinion_server::app::App;
-use pinion_server::config::ServeConfig;
+use pinion_server::config::{DisconnectPolicy, ServeConfig};
 use pinion_server::http::router;
 use pinion_server::ipc::{LoadRequest, PackageSource};
 use pinion_server::supervisor::{PackageSpec, StateKind};
@@ -51,6 +51,11 @@ impl Default for Setup {
             max_body_bytes: 64 * 1024,
             drain_timeout: Duration::from_secs(30),
             heartbeat: Duration::from_secs(30),
+            node_name: "n1".to_owned(),
+            on_disconnect: DisconnectPolicy::Linger,
+            linger: Duration::from_secs(30),
+            stream_ttl: Duration::from_mins(10),
+            stream_memory_bytes: 1 << 20,
             webhook_token: None,
             allow_private_webhooks: false,
         };

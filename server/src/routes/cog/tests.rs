@@ -20,7 +20,7 @@ use tower::ServiceExt;
 use super::routes_with;
 use super::webhook::Webhooks;
 use crate::app::App;
-use crate::config::ServeConfig;
+use crate::config::{DisconnectPolicy, ServeConfig};
 use crate::ipc::{Event, FinishReason, Usage};
 use crate::supervisor::testing::{Heard, Job, Script, scripted};
 
@@ -78,6 +78,11 @@ fn config() -> ServeConfig {
         max_body_bytes: 10_000,
         drain_timeout: Duration::from_secs(5),
         heartbeat: Duration::from_secs(15),
+        node_name: "n1".to_owned(),
+        on_disconnect: DisconnectPolicy::Linger,
+        linger: Duration::from_secs(30),
+        stream_ttl: Duration::from_mins(10),
+        stream_memory_bytes: 1 << 20,
         webhook_token: Some("secret".to_owned()),
         allow_private_webhooks: true,
     }

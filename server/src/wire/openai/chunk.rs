@@ -18,8 +18,14 @@ pub(crate) struct ChunkWriter {
     meta: Meta,
     kind: Kind,
     options: StreamOptions,
+    /// Every event's `id:` line up to its number.
+    event_id: String,
     /// Every chunk up to the list of choices.
     head: String,
+    /// Number of the next event.
+    next: u64,
+    /// Number of the first event that is wanted.
+    from: u64,
     choices: Vec<Choice>,
     usage: UsageCount,
     /// Reported once, in the first chunk.
@@ -44,8 +50,9 @@ enum Delta<'a> {
 }
 
 impl ChunkWriter {
-    /// A writer for the answer to a request.
-    pub(crate) fn new(meta: Meta, request: &GenerateRequest, options: StreamOptions) -> Self {
+    /// A writer for the answer to a request. It numbers the events, and leaves out those before
+    /// `from`: what it writes depends on nothing else, so a reader that comes back finds the same.
+    pub(crate) fn new(meta: Meta, request: &GenerateRequest, from: u64) -> Self {
         let object = match request.kind {
             Kind::Chat { .. } => "chat.completion.chunk",
             Kind::Completion => "text_completion",
@@ -58,10 +65,13 @@ impl ChunkWriter {
         );
         Self {
             seed: Some(meta.seed),
+            event_id: format!("id: {}:", meta.id),
             meta,
             kind: request.kind,
-            options,
+            options: request.stream.unwrap_or_default(),
             head,
+            next: 0,
+            from,
             choices: (0..request.choices).map(|_| Choice::new(request.kind)).collect(),
             usage: UsageCount::new(request.choices, request.n),
             out: BytesMut::new(),
@@ -95,19 +105,27 @@ impl ChunkWriter {
     /// Writes the end of a stream whose choices are all finished.
     pub(crate) fn end(&mut self) {
         if self.options.include_usage {
-            self.out.put_slice(self.head.as_bytes());
-            self.out.put_slice(b"],\"usage\":");
-            write_json(&mut self.out, &self.usage.body());
-            self.out.put_slice(b"}\n\n");
+            self.numbered(|this| {
+                this.out.put_slice(this.head.as_bytes());
+                this.out.put_slice(b"],\"usage\":");
+                write_json(&mut this.out, &this.usage.body());
+                this.out.put_slice(b"}");
+            });
         }
-        self.out.put_slice(b"data: [DONE]\n\n");
+        self.numbered(|this| this.out.put_slice(b"data: [DONE]"));
     }
 
     /// Writes the end of a stream that cannot go on.
     pub(crate) fn fail(&mut self, error: &ApiError) {
-        self.out.put_slice(b"data: ");
-        self.out.put_slice(error_body(error).as_bytes());
-        self.out.put_slice(b"\n\n");
+        self.numbered(|this| {
+            this.out.put_slice(b"data: ");
+            this.out.put_slice(error_body(error).as_bytes());
+        });
+    }
+
+    /// Number of the event that would be written next.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next
     }
 
     /// Bytes written and not yet taken.
@@ -142,7 +160,24 @@ impl ChunkWriter {
         }
     }
 
+    /// Writes one event, if it is wanted.
+    fn numbered(&mut self, write: impl FnOnce(&mut Self)) {
+        let start = self.out.len();
+        self.out.put_slice(self.event_id.as_bytes());
+        put(&mut self.out, format_args!("{}\n", self.next));
+        write(self);
+        self.out.put_slice(b"\n\n");
+        if self.next < self.from {
+            self.out.truncate(start);
+        }
+        self.next += 1;
+    }
+
     fn chunk(&mut self, index: usize, delta: &Delta<'_>, finish: Option<&str>) {
+        self.numbered(|this| this.write_chunk(index, delta, finish));
+    }
+
+    fn write_chunk(&mut self, index: usize, delta: &Delta<'_>, finish: Option<&str>) {
         self.out.put_slice(self.head.as_bytes());
         put(&mut self.out, format_args!("{{\"index\":{index},"));
         match self.kind {
@@ -173,7 +208,7 @@ impl ChunkWriter {
         if let Some(seed) = self.seed.take() {
             put(&mut self.out, format_args!(",\"seed\":{seed}"));
         }
-        self.out.put_slice(b"}\n\n");
+        self.out.put_slice(b"}");
     }
 
     fn chat_delta(&mut self, choice: usize, delta: &Delta<'_>) {
