@@ -3,6 +3,7 @@
 mod metadata;
 mod paged;
 mod reference;
+mod single;
 mod softmax;
 #[cfg(test)]
 mod tests;

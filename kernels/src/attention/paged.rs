@@ -4,6 +4,7 @@
 use candle_core::{CpuStorage, Result, bail};
 use half::{bf16, f16};
 
+use super::single::{MAX_ROWS, Single};
 use super::tile::{HeadBlocks, QueryTile};
 use super::{AttentionBackend, AttentionParams, AttnMetadata, StepHeads};
 use crate::cpu::Cpu;
@@ -87,9 +88,22 @@ impl Attend<'_> {
             };
             let place =
                 |row: usize| (item.token + row / groups) * num_heads + head * groups + row % groups;
+            let window = self.params.sliding_window.unwrap_or(usize::MAX);
+            if item.num_tokens == 1 && Single::<T>::takes(groups, head_dim, block_size) {
+                let first = place(0);
+                let mut queries = [&[][..]; MAX_ROWS];
+                let queries = &mut queries[..groups];
+                (first..).zip(&mut *queries).for_each(|(row, query)| *query = q.row(row));
+                let end = item.position + 1;
+                let positions = end.saturating_sub(window)..end;
+                let single =
+                    Single { isa: self.cpu.isa, head: cache, scale: self.params.scale, positions };
+                // SAFETY: items differ in their tokens or their heads, so in their rows.
+                let out = unsafe { parts.part(first * head_dim..(first + groups) * head_dim) };
+                return single.run(queries, out);
+            }
             let rows = (0..item.num_tokens * groups).map(|row| q.row(place(row)));
             let mut tile = QueryTile::new(&self.cpu, head_dim, self.params.scale, rows);
-            let window = self.params.sliding_window.unwrap_or(usize::MAX);
             tile.attend_to(cache, item.position, groups, window);
             for row in 0..item.num_tokens * groups {
                 let start = place(row) * head_dim;

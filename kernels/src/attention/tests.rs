@@ -195,6 +195,25 @@ fn steps_of_any_size_give_the_same_bits_on_every_path() {
 }
 
 #[test]
+fn a_token_alone_gives_the_bits_it_gives_in_its_prompt() {
+    for cpu in Cpu::all() {
+        cpu.scope(|| {
+            for groups in 1..=9 {
+                let (window, dtype, block_size) = match groups % 3 {
+                    0 => (None, DType::F32, 16),
+                    1 => (Some(37), DType::BF16, 48),
+                    _ => (Some(16), DType::F16, 32),
+                };
+                let (head_dim, lens) = (32 * (1 + groups % 2), vec![71]);
+                let world = World { groups, head_dim, block_size, window, dtype, lens, ..SMALL };
+                let whole = &world.whole(&PagedAttention)[0];
+                assert!(bits(&world.chunked(&PagedAttention, 0, 1)) == bits(whole), "{world:?}");
+            }
+        });
+    }
+}
+
+#[test]
 fn large_steps_are_shared_by_threads_without_a_trace() {
     let world = World { num_kv_heads: 3, head_dim: 64, lens: vec![150, 40], ..SMALL };
     for cpu in Cpu::all().chunks(2) {
