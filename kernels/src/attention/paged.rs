@@ -1,6 +1,8 @@
 //! Attention that reads keys and values where they lie.
 #![expect(unsafe_code, reason = "threads write disjoint heads of one result")]
 
+use std::cell::Cell;
+
 use candle_core::{CpuStorage, Result, bail};
 use half::{bf16, f16};
 
@@ -15,6 +17,11 @@ use crate::{Activations, KvCacheSpec, PagedKvCache};
 
 /// Query rows that share one pass over the keys, about.
 const TILE_ROWS: usize = 48;
+
+std::thread_local! {
+    /// The items of the last step, to be used again.
+    static ITEMS: Cell<Vec<Item>> = const { Cell::new(Vec::new()) };
+}
 
 /// Online softmax over tiles of keys, in `f32`, with all query heads of a key/value head together.
 ///
@@ -72,7 +79,8 @@ impl Attend<'_> {
     ) {
         let KvCacheSpec { num_kv_heads, head_dim, block_size, .. } = *self.spec;
         let groups = num_heads / num_kv_heads;
-        let (items, work) = self.items((TILE_ROWS / groups).max(1));
+        let mut items = ITEMS.take();
+        let work = self.cut((TILE_ROWS / groups).max(1), &mut items);
         let parts = Parts::new(out.values_mut());
         let work = work * num_heads * head_dim * 2;
         self.cpu.pool.for_each_worth(work, items.len() * num_kv_heads, |index| {
@@ -111,11 +119,13 @@ impl Attend<'_> {
                 tile.write(row, unsafe { parts.part(start..start + head_dim) });
             }
         });
+        ITEMS.set(items);
     }
 
-    /// The step cut into runs of at most `max_tokens` queries, and the number of scores per head.
-    fn items(&self, max_tokens: usize) -> (Vec<Item>, usize) {
-        let (mut items, mut work) = (Vec::new(), 0);
+    /// Cuts the step into runs of at most `max_tokens` queries; returns the number of scores a head.
+    fn cut(&self, max_tokens: usize, items: &mut Vec<Item>) -> usize {
+        items.clear();
+        let mut work = 0;
         for seq in 0..self.meta.num_seqs() {
             let ((start, len), first) = (self.meta.queries(seq), self.meta.first_position(seq));
             for offset in (0..len).step_by(max_tokens) {
@@ -125,7 +135,7 @@ impl Attend<'_> {
                 work += num_tokens * (position + num_tokens);
             }
         }
-        (items, work)
+        work
     }
 }
 

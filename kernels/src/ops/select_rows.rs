@@ -12,7 +12,7 @@ use crate::view::with_u32;
 /// When an index is not below `n`.
 pub fn select_rows(x: &Activations, indices: &Tensor) -> Result<Activations> {
     check_dtype("select_rows", "indices", indices, DType::U32)?;
-    with_u32(&indices.flatten_all()?, |indices| {
+    with_u32(&indices.contiguous()?, |indices| {
         let (rows, num_rows) = (x.view(), x.rows());
         let mut out = Activations::uninit(indices.len(), x.width());
         for (&index, out) in indices.iter().zip(out.values_mut().chunks_exact_mut(x.width())) {
