@@ -233,6 +233,7 @@ pub enum Tokenized {
 
 /// Sampling and ending. Ranges are checked by the engine, which knows the vocabulary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the request")]
 pub struct GenerationParams {
     /// Tokens to generate at most; none fills the model's length, and zero only echoes the prompt.
     pub max_tokens: Option<u32>,
