@@ -50,6 +50,28 @@ impl Activations {
         Ok(copy)
     }
 
+    /// Rows made of the rows of all `parts`, beside one another.
+    ///
+    /// # Errors
+    /// When they have different numbers of rows.
+    pub fn beside(parts: &[Self]) -> Result<Self> {
+        let rows = parts.first().map_or(0, Self::rows);
+        if let Some(other) = parts.iter().find(|part| part.rows != rows) {
+            bail!("{} rows do not go beside {rows}", other.rows)
+        }
+        let mut all = Self::uninit(rows, parts.iter().map(Self::width).sum());
+        let width = all.width.max(1);
+        for (row, values) in all.values_mut().chunks_exact_mut(width).enumerate() {
+            let mut rest = values;
+            for part in parts {
+                let (values, after) = rest.split_at_mut(part.width);
+                values.copy_from_slice(&part.values()[row * part.width..][..part.width]);
+                rest = after;
+            }
+        }
+        Ok(all)
+    }
+
     /// A tensor `[rows, width]` on the CPU; takes the memory along.
     pub fn into_tensor(mut self) -> Result<Tensor> {
         let mut memory = std::mem::take(&mut self.memory);
@@ -119,6 +141,19 @@ mod tests {
         let second = Activations::uninit(2, 7);
         assert_eq!(second.values().as_ptr(), place, "the smallest that fits is taken");
         assert_eq!(second.values().len(), 14);
+    }
+
+    #[test]
+    fn rows_go_beside_one_another() {
+        let part = |first: f32, shape: (usize, usize)| {
+            let values = (0..6u8).map(|value| first + f32::from(value)).take(shape.0 * shape.1);
+            let tensor = Tensor::from_vec(values.collect(), shape, &Device::Cpu).unwrap();
+            Activations::from_tensor(&tensor).unwrap()
+        };
+        let all = Activations::beside(&[part(0.0, (2, 3)), part(10.0, (2, 1))]).unwrap();
+        assert_eq!((all.rows(), all.width()), (2, 4));
+        assert_eq!(all.values(), [0.0, 1.0, 2.0, 10.0, 3.0, 4.0, 5.0, 11.0]);
+        assert!(Activations::beside(&[part(0.0, (2, 3)), part(0.0, (1, 3))]).is_err());
     }
 
     #[test]

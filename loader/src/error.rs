@@ -1,6 +1,7 @@
 //! Why a package cannot be loaded.
 
 use pinion_cog_compat::Diagnostic;
+use pinion_kernels::WeightType;
 use thiserror::Error;
 
 use crate::files::FileError;
@@ -71,10 +72,18 @@ pub enum LoadError {
         method: String,
     },
     /// A type that weights cannot be kept as.
-    #[error("dtype is not supported yet: {dtype}, supported are: f32, bf16")]
+    #[error("dtype is not supported yet: {dtype}, supported are: {}", dtypes())]
     Dtype {
         /// As given.
         dtype: String,
+    },
+    /// Quantized weights that would be quantized again.
+    #[error("weights are stored as {stored} and are not quantized again: {wanted}")]
+    Requantize {
+        /// What most matrices are stored as.
+        stored: String,
+        /// What was asked for.
+        wanted: String,
     },
     /// A device that models do not run on.
     #[error("device is not supported yet: {device}")]
@@ -125,6 +134,7 @@ impl LoadError {
             Self::Architecture { .. } => "architecture_not_supported",
             Self::Quantization { .. } => "quantization_not_supported",
             Self::Dtype { .. } => "dtype_not_supported",
+            Self::Requantize { .. } => "weights_quantized_already",
             Self::Device { .. } => "device_not_supported",
             Self::Metadata(e) => e.code(),
             Self::Weights(e) => e.code(),
@@ -159,7 +169,10 @@ impl LoadError {
                 Some("take config.json and the weights from the same revision of the model")
             }
             Self::Quantization { .. } => Some("use the model's unquantized weights"),
-            Self::Dtype { .. } => Some("set `pinion.dtype` or --dtype to bf16 or f32"),
+            Self::Dtype { .. } => Some("set `pinion.dtype` or --dtype to one of them"),
+            Self::Requantize { .. } => {
+                Some("leave `pinion.dtype` and --dtype out, or take the model's original weights")
+            }
             Self::Device { .. } => Some("use --device cpu"),
             Self::Metadata(e) => e.hint(),
             Self::Weights(e) => e.hint(),
@@ -171,6 +184,12 @@ impl LoadError {
             Self::Build { .. } => None,
         }
     }
+}
+
+/// Names of all types that weights can be kept as.
+fn dtypes() -> String {
+    let names: Vec<&str> = WeightType::ALL.iter().map(|kind| kind.name()).collect();
+    names.join(", ")
 }
 
 fn first(diagnostics: &[Diagnostic]) -> String {

@@ -114,7 +114,10 @@ pub fn load_resolved(
     warn_of_added_tokens(&tokenizer, &mut warnings);
     let eos_token_ids = eos_token_ids(&tokenizer, &texts, &[&generation, &raw], &mut warnings);
 
-    let dtype = kind.map_or_else(|| source.own_type(), |kind| kind.to_string());
+    let own = source.own_type();
+    let kind = kind.filter(|kind| kind.name() != own);
+    refuse_requantizing(&own, kind)?;
+    let dtype = kind.map_or(own, |kind| kind.to_string());
     let model = build(&config, source, kind)?;
     Ok(LoadedPackage {
         spec: model.spec().clone(),
@@ -191,6 +194,18 @@ fn weight_type(
             Some(kind) => Ok(Some(kind)),
             None => Err(LoadError::Dtype { dtype: name.to_owned() }),
         },
+    }
+}
+
+/// Weights that were rounded once are not rounded again.
+fn refuse_requantizing(stored: &str, wanted: Option<WeightType>) -> Result<(), LoadError> {
+    let quantized = |kind: &WeightType| kind.is_quantized();
+    match (WeightType::parse(stored).filter(quantized), wanted.filter(quantized)) {
+        (Some(stored), Some(wanted)) => Err(LoadError::Requantize {
+            stored: stored.name().to_owned(),
+            wanted: wanted.name().to_owned(),
+        }),
+        _ => Ok(()),
     }
 }
 

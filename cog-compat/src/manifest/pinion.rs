@@ -50,7 +50,13 @@ pub enum DType {
     /// 8-bit blocks.
     Q8_0,
     /// 4-bit blocks.
+    Q4_0,
+    /// 4-bit blocks with minimums.
     Q4K,
+    /// 5-bit blocks with minimums.
+    Q5K,
+    /// 6-bit blocks.
+    Q6K,
     /// 8-bit floats; CUDA only.
     Fp8,
 }
@@ -128,12 +134,15 @@ impl Backend {
 
 impl DType {
     /// Every dtype with its name.
-    pub const NAMES: [(Self, &'static str); 6] = [
+    pub const NAMES: [(Self, &'static str); 9] = [
         (Self::F32, "f32"),
         (Self::F16, "f16"),
         (Self::Bf16, "bf16"),
         (Self::Q8_0, "q8_0"),
+        (Self::Q4_0, "q4_0"),
         (Self::Q4K, "q4_k"),
+        (Self::Q5K, "q5_k"),
+        (Self::Q6K, "q6_k"),
         (Self::Fp8, "fp8"),
     ];
 

@@ -161,7 +161,7 @@ pinion:
     cog.yaml:14:12: error: pinion.backend: unknown value: nativ
       hint: did you mean `native`? valid values: native, container, process
     cog.yaml:15:10: error: pinion.dtype: unknown value: int8
-      hint: valid values: f32, f16, bf16, q8_0, q4_k, fp8
+      hint: valid values: f32, f16, bf16, q8_0, q4_0, q4_k, q5_k, q6_k, fp8
     cog.yaml:16:18: error: pinion.max_model_len: must be from 1 to 4294967295
     cog.yaml:17:23: error: pinion.inputs.max_token: unknown value: max_token
       hint: did you mean `max_tokens`? valid values: prompt, system_prompt, prompt_template, max_tokens, min_tokens, temperature, top_p, top_k, presence_penalty, frequency_penalty, repetition_penalty, stop_sequences, seed

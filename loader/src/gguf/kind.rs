@@ -1,5 +1,7 @@
 //! The types in which GGUF stores tensors.
 
+use pinion_kernels::WeightType;
+
 /// A type of GGML, known by name and size even where it is not loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlockType {
@@ -58,6 +60,12 @@ impl BlockType {
     /// As GGML writes it.
     pub(crate) fn name(self) -> &'static str {
         self.name
+    }
+
+    /// The same type of packed weights, if it is quantized and there is one.
+    pub(super) fn blocks(self) -> Option<WeightType> {
+        let kind = WeightType::parse(&self.name.to_lowercase())?;
+        kind.is_quantized().then_some(kind)
     }
 
     /// Elements of a block; rows are whole blocks.

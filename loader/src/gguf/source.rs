@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device, Error, Result, Tensor};
+use pinion_kernels::{PackedTensor, WeightType};
 use pinion_models::TensorSource;
 
 use super::config::interleaved_heads;
@@ -99,13 +100,28 @@ fn float_type(kind: &str) -> Option<DType> {
 impl TensorSource for GgufSource {
     fn load(&self, name: &str) -> Result<Option<Tensor>> {
         let Some(entry) = self.entry(name) else { return Ok(None) };
-        let Some(dtype) = float_type(entry.kind.name()) else {
-            return Err(Error::wrap(self.refuse(name, entry)));
-        };
         let bytes = self.bytes(name, entry);
-        let tensor = Tensor::from_raw_buffer(&bytes, dtype, &entry.shape, &Device::Cpu)?;
+        let shape = entry.shape.as_slice();
+        let tensor = match (float_type(entry.kind.name()), entry.kind.blocks()) {
+            (Some(dtype), _) => Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu)?,
+            (None, Some(kind)) => {
+                let cols = shape.last().copied().unwrap_or_default();
+                PackedTensor::from_ggml(kind, cols, &[&bytes])?.unpack()?.reshape(shape)?
+            }
+            (None, None) => return Err(Error::wrap(self.refuse(name, entry))),
+        };
         self.count(entry);
         Ok(Some(tensor))
+    }
+
+    fn block_type(&self, name: &str) -> Option<WeightType> {
+        self.entry(name).filter(|entry| entry.shape.len() == 2)?.kind.blocks()
+    }
+
+    fn blocks(&self, name: &str) -> Result<Option<Cow<'_, [u8]>>> {
+        let Some(entry) = self.entry(name) else { return Ok(None) };
+        self.count(entry);
+        Ok(Some(self.bytes(name, entry)))
     }
 }
 
@@ -116,8 +132,12 @@ impl CheckpointSource for GgufSource {
 
     fn check_dtype(&self, name: &str) -> std::result::Result<(), WeightsError> {
         match self.entry(name) {
-            Some(entry) if float_type(entry.kind.name()).is_none() => Err(self.refuse(name, entry)),
-            _ => Ok(()),
+            Some(entry) => {
+                let kind = entry.kind;
+                let known = float_type(kind.name()).is_some() || kind.blocks().is_some();
+                if known { Ok(()) } else { Err(self.refuse(name, entry)) }
+            }
+            None => Ok(()),
         }
     }
 

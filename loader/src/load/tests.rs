@@ -394,3 +394,21 @@ fn the_starter_package_loads_from_the_binary_and_chats() {
     let manifest = inspect(&crate::starter::files(), None).expect("inspects").manifest;
     assert_eq!(Manifest::parse(crate::starter::manifest_text()).expect("valid"), manifest);
 }
+
+#[test]
+fn a_dtype_holds_for_the_matrices_and_makes_the_model_smaller() {
+    let dir = package();
+    let bytes = |dtype: &str| {
+        let options = LoadOptions { dtype: Some(dtype.to_owned()), ..LoadOptions::default() };
+        let loaded = load(&open(dir.path()), &options, &silent()).expect(dtype);
+        assert_eq!(loaded.dtype, dtype);
+        let logits = pinion_models::testing::logits(&*loaded.model, &[1, 5, 9]).expect(dtype);
+        assert!(logits.concat().iter().all(|value| value.is_finite()), "{dtype}");
+        loaded.spec.weight_bytes
+    };
+    let [f32, bf16, q8_0, q4_k] = ["f32", "bf16", "q8_0", "q4_k"].map(bytes);
+    // Rows this short leave most of a q4_k block empty.
+    assert!(q8_0 < bf16 && bf16 < f32 && q4_k < bf16, "{f32} {bf16} {q8_0} {q4_k}");
+    write(dir.path(), "cog.yaml", "pinion: {dtype: q8_0}\n");
+    assert_eq!(load_from(dir.path()).expect("loads").dtype, "q8_0");
+}

@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::files::FileError;
 
 /// What GGUF tensors may be stored as.
-const GGUF_TYPES: &str = "F32, F16, BF16";
+const GGUF_TYPES: &str = "F32, F16, BF16, Q8_0, Q4_0, Q5_0, Q4_K, Q5_K, Q6_K";
 
 /// Weights that cannot be loaded, and why. `file` is relative to the package.
 #[derive(Debug, Error)]

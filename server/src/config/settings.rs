@@ -22,7 +22,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("insecure", "", "false", "Listen beyond loopback without a key"),
     setting("backend", "NAME", "", "native, container or process instead of the package's choice"),
     setting("device", "DEVICE", "auto", "auto, cpu or cuda:N"),
-    setting("dtype", "TYPE", "", "Weight type: f32 or bf16 [default: the package's own]"),
+    setting(
+        "dtype",
+        "TYPE",
+        "",
+        "Weight type: f32, bf16, q8_0, q6_k, q5_k, q4_k or q4_0 [default: the package's own]",
+    ),
     setting("max-model-len", "TOKENS", "", "Longest sequence [default: the model's]"),
     setting(
         "max-num-seqs",

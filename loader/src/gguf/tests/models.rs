@@ -2,6 +2,8 @@
 
 use super::writer::model_file;
 use super::*;
+use pinion_kernels::{PackedTensor, WeightType};
+
 use crate::testing::tensors;
 
 /// The tiny Llama and a vocabulary.
@@ -174,4 +176,119 @@ fn positions_are_read_from_the_metadata() {
         w.blocks("rope_freqs.weight", 0, &[4], factors);
     });
     assert_eq!(config["rope_scaling"]["short_factor"], json!([1.0, 2.0, 4.0, 8.0]));
+}
+
+/// Name, type, columns and bytes of a matrix.
+type Stored = (String, WeightType, usize, Vec<u8>);
+
+/// A Llama whose rows are whole blocks of 256, its matrices as llama.cpp mixes them: values wider.
+fn mixed_file() -> (Json, Writer, Vec<Stored>) {
+    let mut config = tiny_config();
+    for (field, size) in [("hidden_size", 256), ("intermediate_size", 512), ("head_dim", 64)] {
+        config[field] = json!(size);
+    }
+    let parsed = ModelConfig::parse(&config.to_string()).expect("valid");
+    let tensors = random_source(&parsed, 5).expect("valid").0;
+    let vectors = tensors.iter().filter(|(_, tensor)| tensor.rank() == 1);
+    let vectors = vectors.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+    let mut writer = model_file("llama", &config, &vectors);
+    vocabulary::add_gpt2(&mut writer, 97);
+    let mut stored = Vec::new();
+    for tensor in parsed.tensors().expect("valid").iter().filter(|t| t.shape.len() == 2) {
+        let (kind, number) = match &tensor.name {
+            name if name.contains("v_proj") || name.contains("lm_head") => (WeightType::Q6K, 14),
+            name if name.contains("embed") => (WeightType::Q8_0, 8),
+            name if name.contains("down_proj") => (WeightType::Q5K, 13),
+            _ => (WeightType::Q4K, 12),
+        };
+        let (rows, cols) = (tensor.shape[0], tensor.shape[1]);
+        // Any bytes are blocks; scales are f16, of which the high byte must not say infinity.
+        let size = rows * kind.ggml_row_bytes(cols).expect("whole blocks");
+        let start = stored.len() as u32;
+        let mut state = start.wrapping_mul(0x9E37_79B9).wrapping_add(1);
+        let bytes = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8 & 0x2f
+        });
+        let bytes: Vec<u8> = bytes.take(size).collect();
+        let name = gguf_name(&tensor.name).expect("GGUF has it");
+        writer.blocks(&name, number, &[cols as u64, rows as u64], bytes.clone());
+        stored.push((tensor.name.clone(), kind, cols, bytes));
+    }
+    (config, writer, stored)
+}
+
+#[test]
+fn blocks_reach_the_model_as_they_are_whatever_types_a_layer_mixes() {
+    let (config, writer, stored) = mixed_file();
+    let dir = TempDir::new().expect("a directory");
+    write(dir.path(), "cog.yaml", "build: {}\n");
+    write(dir.path(), FILE, writer.finish());
+    let found = load_from(dir.path()).expect("loads");
+    assert_eq!(found.dtype, "q4_k");
+
+    // The same numbers as f32, by another way: each tensor unpacked by itself.
+    let (_dir, gguf) = open(&writer.finish());
+    let source = GgufSource::new(Arc::new(gguf.expect("opens")), silent()).expect("opens");
+    for (name, kind, cols, bytes) in &stored {
+        assert_eq!(source.block_type(name), Some(*kind), "{name}");
+        let loaded = source.load(name).expect("loads").expect("is there");
+        let plain = PackedTensor::from_ggml(*kind, *cols, &[bytes]).expect("blocks");
+        let plain = plain.unpack().expect("unpacks");
+        let sum = |tensor: &Tensor| tensor.sum_all().and_then(|s| s.to_scalar::<f32>());
+        let (a, b) = (sum(&loaded).expect("adds up"), sum(&plain).expect("adds up"));
+        // Rows are sorted anew and nothing else.
+        assert!((a - b).abs() <= 1e-3 * b.abs().max(1.0), "{name}: {a} {b}");
+    }
+    let parsed = ModelConfig::parse(&config.to_string()).expect("valid");
+    let weights = pinion_models::Weights::new(Arc::new(source), Some(WeightType::F32));
+    let expected = pinion_models::build(&parsed, &weights).expect("builds");
+    let (packed, plain) = (found.spec.weight_bytes, expected.spec().weight_bytes);
+    assert!(packed * 4 < plain, "{packed} bytes of blocks, {plain} of numbers");
+    let tokens = [1, 5, 9, 2, 77];
+    let logits = |model: &dyn pinion_models::CausalLm| -> Vec<f32> {
+        pinion_models::testing::logits(model, &tokens).expect("computes").concat()
+    };
+    let (found, expected) = (logits(&*found.model), logits(&*expected));
+    let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    for (found, expected) in found.iter().zip(&expected) {
+        // Quantized products round activations to 8 bits.
+        assert!((found - expected).abs() < 0.05 * largest, "{found} {expected} of {largest}");
+    }
+}
+
+#[test]
+fn quantized_weights_are_not_quantized_again_but_can_be_widened() {
+    let (_, writer, _) = mixed_file();
+    let dir = TempDir::new().expect("a directory");
+    write(dir.path(), "cog.yaml", "build: {}\n");
+    write(dir.path(), FILE, writer.finish());
+    let files = PackageFiles::directory(dir.path()).expect("opens");
+    let with = |dtype: &str| {
+        let options = LoadOptions { dtype: Some(dtype.to_owned()), ..LoadOptions::default() };
+        crate::load(&files, &options, &silent())
+    };
+    assert_eq!(with("f32").expect("widens").dtype, "f32");
+    assert_eq!(with("q4_k").expect("is stored so").dtype, "q4_k");
+    let error = with("q8_0").expect_err("again");
+    assert_eq!(error.code(), "weights_quantized_already");
+    assert!(error.to_string().contains("stored as q4_k") && error.hint().is_some(), "{error}");
+}
+
+#[test]
+fn a_type_of_blocks_that_is_not_read_is_refused_by_its_name() {
+    let mut tensors = tensors();
+    let name = "model.layers.1.mlp.down_proj.weight";
+    let tensor = tensors.remove(name).expect("is there");
+    let mut writer = model_file("llama", &tiny_config(), &tensors);
+    vocabulary::add_gpt2(&mut writer, 97);
+    let (rows, cols) = tensor.dims2().expect("a matrix");
+    let bytes = vec![0; rows * cols * 8];
+    writer.blocks("blk.1.ffn_down.weight", 28, &[cols as u64, rows as u64], bytes);
+    let dir = TempDir::new().expect("a directory");
+    write(dir.path(), "cog.yaml", "build: {}\n");
+    write(dir.path(), FILE, writer.finish());
+    let error = load_from(dir.path()).expect_err("f64");
+    assert_eq!(error.code(), "tensor_dtype_not_supported");
+    assert!(error.to_string().contains(name) && error.to_string().contains("F64"), "{error}");
 }
