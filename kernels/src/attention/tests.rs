@@ -205,7 +205,7 @@ fn a_token_alone_gives_the_bits_it_gives_in_its_prompt() {
                     _ => (Some(16), DType::F16, 32),
                 };
                 let (head_dim, lens) = (32 * (1 + groups % 2), vec![71]);
-                let world = World { groups, head_dim, block_size, window, dtype, lens, ..SMALL };
+                let world = World { groups, head_dim, block_size, dtype, window, lens, ..SMALL };
                 let whole = &world.whole(&PagedAttention)[0];
                 assert!(bits(&world.chunked(&PagedAttention, 0, 1)) == bits(whole), "{world:?}");
             }
