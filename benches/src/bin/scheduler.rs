@@ -1,8 +1,11 @@
 //! What planning and recording a step costs, without a model.
 //!
 //! Each case runs sequences of a thousand tokens that sample one token a step, in a pool that is
-//! large enough, and prints the median time of `schedule` and `apply` together.
+//! large enough, and prints the median time of `schedule` and `apply` together:
+//! `cargo run --release -p pinion-benches --bin scheduler`.
+#![forbid(unsafe_code)]
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use pinion_engine::testing::config;
@@ -16,25 +19,26 @@ const PROMPT: usize = 1000;
 const STEPS: usize = 400;
 const MAX_TOKENS: usize = 2000;
 
-fn main() {
-    println!("{:>8} {:>8} {:>12} {:>12}", "running", "waiting", "median us", "ns a seq");
-    for num_running in [1, 16, 64, 256, 1024] {
-        measure(num_running, 0);
+fn main() -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{:>8} {:>8} {:>12} {:>12}", "running", "waiting", "median us", "ns a seq")?;
+    let cases = [(1, 0), (16, 0), (64, 0), (256, 0), (1024, 0), (64, 64), (64, 1024)];
+    for (num_running, num_waiting) in cases {
+        let median = measure(num_running, num_waiting).as_secs_f64();
+        let a_sequence = median * 1e9 / num_running as f64;
+        let median = median * 1e6;
+        writeln!(out, "{num_running:>8} {num_waiting:>8} {median:>12.2} {a_sequence:>12.0}")?;
     }
-    for num_waiting in [64, 1024] {
-        measure(64, num_waiting);
-    }
+    Ok(())
 }
 
-fn measure(num_running: usize, num_waiting: usize) {
+fn measure(num_running: usize, num_waiting: usize) -> Duration {
     let mut scheduler = busy(num_running, num_waiting);
     let mut times: Vec<Duration> = (0..STEPS).map(|_| step(&mut scheduler)).collect();
-    assert_eq!(scheduler.stats().running, num_running);
-    assert_eq!(scheduler.stats().waiting, num_waiting);
+    let stats = scheduler.stats();
+    assert_eq!((stats.running, stats.waiting), (num_running, num_waiting));
     times.sort_unstable();
-    let median = times[STEPS / 2].as_secs_f64();
-    let a_sequence = median * 1e9 / num_running as f64;
-    println!("{num_running:>8} {num_waiting:>8} {:>12.2} {a_sequence:>12.0}", median * 1e6);
+    times[STEPS / 2]
 }
 
 /// A scheduler with so many sequences that decode, of all classes, and others that wait for them.
