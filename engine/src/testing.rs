@@ -1,6 +1,7 @@
 //! A model that follows a script, and checks of what a scheduler plans.
 
 mod check;
+mod simulation;
 
 use candle_core::{DType, Device, Result, Tensor};
 use pinion_kernels::{KvCacheSpec, PagedAttention, PagedKvCache};
@@ -9,11 +10,12 @@ use pinion_models::{CausalLm, ForwardCtx, ModelSpec};
 use crate::policy::Place;
 use crate::sampler::{Row, Sampler};
 use crate::{
-    BlockPool, Engine, EngineHandle, EngineParts, Request, SampledToken, Scheduler,
+    BlockPool, Clock, Engine, EngineHandle, EngineParts, Request, SampledToken, Scheduler,
     SchedulerConfig, Sequence,
 };
 
 pub use self::check::{check_schedule, config};
+pub use self::simulation::{Summary, simulate};
 
 /// Logits of one row, from the token it follows and the position of that token.
 pub type Script = Box<dyn Fn(u32, u32) -> Result<Vec<f32>> + Send>;
@@ -74,6 +76,16 @@ pub fn engine(
     config: SchedulerConfig,
     num_blocks: usize,
 ) -> (Engine, EngineHandle) {
+    engine_with_clock(model, config, num_blocks, Box::new(|| std::time::Duration::ZERO))
+}
+
+/// The same by a clock.
+pub fn engine_with_clock(
+    model: Box<dyn CausalLm>,
+    config: SchedulerConfig,
+    num_blocks: usize,
+    clock: Clock,
+) -> (Engine, EngineHandle) {
     let spec = model.spec();
     let cache = KvCacheSpec {
         num_layers: spec.num_layers,
@@ -88,7 +100,7 @@ pub fn engine(
         attention: Box::new(PagedAttention),
         scheduler: Scheduler::new(config, BlockPool::new(num_blocks, 4)),
         device: Device::Cpu,
-        clock: Box::new(|| std::time::Duration::ZERO),
+        clock,
         model,
     };
     Engine::new(parts).expect("the parts are made for each other")

@@ -146,6 +146,7 @@ fn a_running_request_stops_where_it_is_aborted() {
     engine.handle(vec![Command::Abort(RequestId(0))]);
     collected.take(engine.step().outputs);
     assert_eq!(collected.0[&0], (vec![2, 3], Some(FinishReason::Aborted)));
+    assert_eq!(engine.scheduler().stats().blocks_free, 39, "in one step");
     assert!(engine.scheduler().is_idle());
 }
 

@@ -29,6 +29,8 @@ impl Scheduler {
                 scheduled.push(Scheduled { id: choice.id, shares_row: true, ..item });
             } else {
                 self.waiting.insert(&child);
+                child.alarm = child.request.deadline;
+                self.alarms.extend(child.alarm.map(|at| (at, choice.id)));
             }
             self.sequences.insert(choice.id, child);
         }

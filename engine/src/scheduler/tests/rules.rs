@@ -320,6 +320,16 @@ fn deadlines_that_pass_while_a_request_waits_end_it_with_the_reason() {
 }
 
 #[test]
+fn deadlines_hold_for_choices_without_a_place() {
+    let mut trace = Trace::new(SchedulerConfig { max_num_seqs: 2, ..limits() }, 20);
+    let choices = [1, 2].map(|id| Choice { id: RequestId(id), seed: id }).to_vec();
+    trace.add(Request { choices, ..until(500, request(0, 6, 9)) }).steps(2);
+    let outputs = trace.scheduler.expire(Duration::from_millis(500));
+    assert_eq!(outputs.iter().map(|output| output.id.0).collect::<Vec<_>>(), [2]);
+    trace.scheduler.check();
+}
+
+#[test]
 fn deadlines_are_those_of_the_first_token() {
     let mut scheduler = measured();
     scheduler.try_add(until(1500, request(0, 20, 3)), NOW).unwrap();
