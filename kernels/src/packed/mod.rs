@@ -205,22 +205,18 @@ impl PackedTensor {
 
     /// Some columns of panel `index` of a dense matrix; the first is even.
     pub(crate) fn panel(&self, index: usize, cols: Range<usize>) -> Right<'_> {
-        match self.kind {
-            WeightType::F32 => {
-                let base = index * self.cols;
-                let floats = (base + cols.start) * PANEL_ROWS..(base + cols.end) * PANEL_ROWS;
-                let panel = Panel::F32(&self.storage.floats()[floats]);
-                Right { panel, stride: PANEL_ROWS, ahead: Ahead::NOTHING }
-            }
-            _ => {
-                let stride = self.pair_group_words();
-                let first = index * PANEL_ROWS / PAIR_ROWS * stride;
-                let start = cols.start / 2 * PAIR_ROWS;
-                let end = 3 * stride + cols.end.div_ceil(2) * PAIR_ROWS;
-                let panel = Panel::Bf16(&self.storage.words()[first + start..first + end]);
-                Right { panel, stride, ahead: Ahead::NOTHING }
-            }
+        if self.kind == WeightType::F32 {
+            let base = index * self.cols;
+            let floats = (base + cols.start) * PANEL_ROWS..(base + cols.end) * PANEL_ROWS;
+            let panel = Panel::F32(&self.storage.floats()[floats]);
+            return Right { panel, stride: PANEL_ROWS, ahead: Ahead::NOTHING };
         }
+        let stride = self.pair_group_words();
+        let first = index * PANEL_ROWS / PAIR_ROWS * stride;
+        let start = cols.start / 2 * PAIR_ROWS;
+        let end = 3 * stride + cols.end.div_ceil(2) * PAIR_ROWS;
+        let panel = Panel::Bf16(&self.storage.words()[first + start..first + end]);
+        Right { panel, stride, ahead: Ahead::NOTHING }
     }
 
     /// The words of all groups of 16 rows of a `bf16` matrix, and how many one group has.
@@ -244,21 +240,15 @@ impl PackedTensor {
             return quant::read_row(format, self.bytes(), row, values);
         }
         let words = self.storage.words();
-        match self.kind {
-            WeightType::F32 => {
-                let words = words[first_float(self.cols, row)..].iter().step_by(PANEL_ROWS);
-                values
-                    .iter_mut()
-                    .zip(words)
-                    .for_each(|(value, word)| *value = f32::from_bits(*word));
-            }
-            _ => {
-                let words = words[first_pair(self.cols, row)..].iter().step_by(PAIR_ROWS);
-                for (values, word) in values.chunks_mut(2).zip(words) {
-                    let halves = [word << 16, word & 0xffff_0000];
-                    values.iter_mut().zip(halves).for_each(|(v, half)| *v = f32::from_bits(half));
-                }
-            }
+        if self.kind == WeightType::F32 {
+            let words = words[first_float(self.cols, row)..].iter().step_by(PANEL_ROWS);
+            values.iter_mut().zip(words).for_each(|(value, word)| *value = f32::from_bits(*word));
+            return;
+        }
+        let words = words[first_pair(self.cols, row)..].iter().step_by(PAIR_ROWS);
+        for (values, word) in values.chunks_mut(2).zip(words) {
+            let halves = [word << 16, word & 0xffff_0000];
+            values.iter_mut().zip(halves).for_each(|(v, half)| *v = f32::from_bits(half));
         }
     }
 }
@@ -278,18 +268,15 @@ fn pair_group_words(cols: usize) -> usize {
 }
 
 fn write_row(kind: WeightType, cols: usize, words: &mut [u32], row: usize, values: &[f32]) {
-    match kind {
-        WeightType::F32 => {
-            let words = words[first_float(cols, row)..].iter_mut().step_by(PANEL_ROWS);
-            words.zip(values).for_each(|(word, value)| *word = value.to_bits());
-        }
-        _ => {
-            let half = |value: f32| u32::from(bf16::from_f32(value).to_bits());
-            let words = words[first_pair(cols, row)..].iter_mut().step_by(PAIR_ROWS);
-            for (word, values) in words.zip(values.chunks(2)) {
-                *word = half(values[0]) | values.get(1).map_or(0, |&value| half(value) << 16);
-            }
-        }
+    if kind == WeightType::F32 {
+        let words = words[first_float(cols, row)..].iter_mut().step_by(PANEL_ROWS);
+        words.zip(values).for_each(|(word, value)| *word = value.to_bits());
+        return;
+    }
+    let half = |value: f32| u32::from(bf16::from_f32(value).to_bits());
+    let words = words[first_pair(cols, row)..].iter_mut().step_by(PAIR_ROWS);
+    for (word, values) in words.zip(values.chunks(2)) {
+        *word = half(values[0]) | values.get(1).map_or(0, |&value| half(value) << 16);
     }
 }
 

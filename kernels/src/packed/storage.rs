@@ -12,11 +12,13 @@ const _: () = assert!(cfg!(target_endian = "little"), "packed weights are little
 const HUGE_PAGE: usize = 2 << 20;
 
 /// Where packed bytes live. Clones share them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum Storage {
     /// Memory of this process.
     Owned(Arc<AlignedBytes>),
+    /// Bytes that something else holds, such as a part of a mapped file; never copied.
+    Shared(Arc<dyn AsRef<[u8]> + Send + Sync>),
 }
 
 impl Storage {
@@ -24,6 +26,7 @@ impl Storage {
     pub fn bytes(&self) -> &[u8] {
         match self {
             Self::Owned(bytes) => bytes.as_slice(),
+            Self::Shared(bytes) => (**bytes).as_ref(),
         }
     }
 
@@ -41,6 +44,16 @@ impl Storage {
         let (head, floats, tail) = unsafe { self.bytes().align_to::<f32>() };
         debug_assert!(head.is_empty() && tail.is_empty(), "packed storage is whole words");
         floats
+    }
+}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Owned(_) => "Owned",
+            Self::Shared(_) => "Shared",
+        };
+        f.debug_struct(name).field("len", &self.bytes().len()).finish_non_exhaustive()
     }
 }
 

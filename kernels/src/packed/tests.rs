@@ -117,3 +117,32 @@ fn weight_types_have_names_that_parse() {
     let error = "q9".parse::<WeightType>().unwrap_err();
     assert!(error.to_string().contains("unknown weight type `q9`, known are: f32, bf16"));
 }
+
+#[test]
+fn weights_in_a_mapped_file_are_used_in_place() {
+    /// Part of a file in memory.
+    struct Part(memmap2::Mmap, usize);
+    impl AsRef<[u8]> for Part {
+        fn as_ref(&self) -> &[u8] {
+            &self.0[self.1..]
+        }
+    }
+    let x = crate::Activations::from_tensor(&matrix(3, 288)).unwrap();
+    for &kind in WeightType::ALL {
+        let packed = PackedTensor::pack(&matrix(70, 288), kind).unwrap();
+        let expected = crate::ops::linear(&x, &packed, None).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &[0; 64]).unwrap();
+        std::io::Write::write_all(&mut file, packed.bytes()).unwrap();
+        // SAFETY: nobody else has the file.
+        #[expect(unsafe_code, reason = "mapping a file of this test")]
+        let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+        let address = map.as_ptr().addr() + 64;
+        let storage = Storage::Shared(std::sync::Arc::new(Part(map, 64)));
+        let mapped = PackedTensor::from_parts(kind, 70, 288, storage).unwrap();
+        assert_eq!(mapped.bytes().as_ptr().addr(), address, "{kind} was copied");
+        assert_eq!(mapped.clone().bytes().as_ptr().addr(), address, "{kind} was copied");
+        let found = crate::ops::linear(&x, &mapped, None).unwrap();
+        assert_eq!(found.values(), expected.values(), "{kind}");
+    }
+}

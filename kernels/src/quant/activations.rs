@@ -1,4 +1,4 @@
-//! QuantizedRows as 8-bit integers.
+//! Activations as 8-bit integers.
 #![expect(clippy::inline_always, reason = "inlined into code compiled for an instruction set")]
 #![expect(unsafe_code, reason = "threads write disjoint rows")]
 

@@ -35,6 +35,9 @@ pub(crate) fn import(
         let (columns, _) = block_size(format);
         bail!("a row of {cols} columns is not made of blocks of {columns}")
     };
+    if parts.is_empty() {
+        bail!("a matrix needs at least one part")
+    }
     let mut rows = Vec::new();
     for part in parts {
         if part.is_empty() || !part.len().is_multiple_of(row_bytes) {

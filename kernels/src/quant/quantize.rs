@@ -161,14 +161,6 @@ fn with_halves(values: &[f32], limit: i32, block: &mut Block) {
     }
 }
 
-/// What errors of a block of 32 count.
-#[inline(always)]
-fn weigh(values: &[f32], weights: &mut [f32]) {
-    let [squares] = sums(values.len(), |i| [values[i] * values[i]]);
-    let root = (squares / values.len() as f32).sqrt();
-    weights.iter_mut().zip(values).for_each(|(weight, x)| *weight = root + x.abs());
-}
-
 /// Scales and minimums for every 32 values, rounded to multiples of two numbers.
 #[inline(always)]
 fn with_mins(values: &[f32], max: i32, block: &mut Block) {
@@ -176,18 +168,15 @@ fn with_mins(values: &[f32], max: i32, block: &mut Block) {
         block.d = [f16::NAN; 2];
         return;
     }
-    let mut weights = [0f32; MAX_SPAN];
     let (mut scales, mut mins) = ([0f32; 8], [0f32; 8]);
     for (index, values) in values.chunks_exact(BLOCK).enumerate() {
-        let weights = &mut weights[index * BLOCK..][..BLOCK];
-        weigh(values, weights);
-        [scales[index], mins[index]] = fit_with_min(values, weights, max);
+        [scales[index], mins[index]] = fit_with_min(values, max);
     }
     let most = |values: &[f32; 8]| values.iter().fold(0f32, |most, &x| most.max(x));
     let (scale, min) = (most(&scales), most(&mins));
     for index in 0..8 {
         block.scales[index] = round(scales[index] * 63.0 * inverse(scale), [0, 63]) as i8;
-        block.mins[index] = round(mins[index] * 63.0 * inverse(min), [0, 63]) as u8;
+        block.mins[index] = round(mins[index] * 63.0 * inverse(min), [0, 63]).cast_unsigned() as u8;
     }
     let mut best = f32::INFINITY;
     let mut d = [scale / 63.0, min / 63.0].map(f16::from_f32);
@@ -201,12 +190,11 @@ fn with_mins(values: &[f32], max: i32, block: &mut Block) {
             round_all(values, inverse, min, [0, max], quants);
         }
         let [error, tt, tm, mm, xt, xm] = sums(values.len(), |i| {
-            let (x, weight) = (values[i], weights[i]);
+            let x = values[i];
             let t = f32::from(block.scales[i / BLOCK]) * f32::from(quants[i]);
             let m = f32::from(block.mins[i / BLOCK]);
             let gap = x - (d0 * t - d1 * m);
-            let (wt, wm) = (weight * t, weight * m);
-            [weight * gap * gap, wt * t, wt * m, wm * m, x * wt, x * wm]
+            [gap * gap, t * t, t * m, m * m, x * t, x * m]
         });
         if error < best {
             best = error;
@@ -229,30 +217,31 @@ fn with_mins(values: &[f32], max: i32, block: &mut Block) {
 
 /// The scale and minimum that fit `values` with `scale * code - minimum`, codes up to `max`.
 #[inline(always)]
-fn fit_with_min(values: &[f32], weights: &[f32], max: i32) -> [f32; 2] {
+fn fit_with_min(values: &[f32], max: i32) -> [f32; 2] {
     let low = values.iter().fold(0f32, |low, &x| low.min(x));
     let high = values.iter().fold(f32::NEG_INFINITY, |high, &x| high.max(x));
     if high <= low {
         return [0.0, -low];
     }
-    let [w, wx] = sums(values.len(), |i| [weights[i], weights[i] * values[i]]);
+    let [x] = sums(values.len(), |i| [values[i]]);
+    let n = values.len() as f32;
     let mut best = ([0f32; 2], f32::INFINITY);
     // Codes may be rounded as if there were up to one fewer or one more of them.
     for step in -10..=10 {
         let steps = (max as f32 + 0.1 * step as f32) / (high - low);
         let code = |i: usize| round((values[i] - low) * steps, [0, max]) as f32;
-        let [wl, wll, wxl] = sums(values.len(), |i| {
-            let (code, weight) = (code(i), weights[i]);
-            [weight * code, weight * code * code, weight * code * values[i]]
+        let [l, ll, xl] = sums(values.len(), |i| {
+            let code = code(i);
+            [code, code * code, code * values[i]]
         });
-        let determinant = w * wll - wl * wl;
-        let mut fitted = [(w * wxl - wx * wl) / determinant, (wl * wxl - wll * wx) / determinant];
+        let determinant = n * ll - l * l;
+        let mut fitted = [(n * xl - x * l) / determinant, (l * xl - ll * x) / determinant];
         if !(determinant > 0.0 && fitted[1] >= 0.0) {
-            fitted = [wxl * inverse(wll), 0.0];
+            fitted = [xl * inverse(ll), 0.0];
         }
         let [error] = sums(values.len(), |i| {
             let gap = fitted[0] * code(i) - fitted[1] - values[i];
-            [weights[i] * gap * gap]
+            [gap * gap]
         });
         if error < best.1 {
             best = (fitted, error);

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "vector loads and stores through pointers")]
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_prefetch,
+    __m512, __m512i, _MM_HINT_T0, _mm_cvtsi64_si128, _mm_loadu_si128, _mm_prefetch,
     _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512, _mm512_cvtepi8_epi16,
     _mm512_cvtepi32_ps, _mm512_cvtepu8_epi16, _mm512_cvtepu8_epi32, _mm512_cvtph_ps,
     _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps,
@@ -12,8 +12,8 @@ use std::arch::x86_64::{
     _mm512_xor_si512,
 };
 
-use super::Call;
-use crate::quant::{BLOCK, Family, Format};
+use super::{Call, Pointers, format};
+use crate::quant::{BLOCK, Family};
 
 /// Rows that one call takes.
 pub(super) const MAX_ROWS: usize = 8;
@@ -21,37 +21,13 @@ pub(super) const MAX_ROWS: usize = 8;
 /// How far ahead weights are fetched, in bytes.
 const AHEAD: usize = 2 << 10;
 
-/// What a kernel reads and writes; see [`Call`].
-#[derive(Clone, Copy)]
-struct Pointers {
-    tile: *const u8,
-    cols: usize,
-    codes: *const u8,
-    stride: usize,
-    scales: *const f32,
-    scales_stride: usize,
-    sums: *const i32,
-    sums_stride: usize,
-    out: *mut f32,
-}
-
 /// Computes a call of 1 to [`MAX_ROWS`] rows.
 ///
 /// # Safety
 /// The processor must have the instructions, and the call must be complete.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) unsafe fn run(call: &mut Call<'_>) {
-    let p = Pointers {
-        tile: call.tile.as_ptr(),
-        cols: call.cols,
-        codes: call.left.codes.as_ptr(),
-        stride: call.left.shape.stride,
-        scales: call.left.scales.as_ptr(),
-        scales_stride: call.left.shape.scales,
-        sums: call.left.sums.as_ptr(),
-        sums_stride: call.left.shape.sums,
-        out: call.sums.as_mut_ptr(),
-    };
+    let p = Pointers::of(call);
     // SAFETY: the caller's contract.
     unsafe {
         match (call.format.family, call.format.bits) {
@@ -80,15 +56,6 @@ unsafe fn rows<const FAMILY: usize, const BITS: usize>(rows: usize, p: Pointers)
             _ => product::<FAMILY, BITS, 8>(p),
         }
     }
-}
-
-const fn format<const FAMILY: usize, const BITS: usize>() -> Format {
-    let family = match FAMILY {
-        0 => Family::Plain,
-        1 => Family::Mins,
-        _ => Family::Halves,
-    };
-    Format { bits: BITS, family }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -139,9 +106,9 @@ unsafe fn plain<const BITS: usize, const ROWS: usize>(
             for group in 0..8 {
                 dot::<BITS, ROWS>(p, codes, block, group, &mut dots);
             }
-            for (row, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
+            for (row, (sum, dot)) in sums.iter_mut().zip(&dots).enumerate() {
                 let scale = _mm512_set1_ps(*p.scales.add(row * p.scales_stride + block));
-                *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(d, scale), *sum);
+                *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(*dot), _mm512_mul_ps(d, scale), *sum);
             }
         }
     }
@@ -169,22 +136,23 @@ unsafe fn with_mins<const BITS: usize, const ROWS: usize>(
             }
             let scales = _mm_loadu_si128(header.add(64 + index * 16).cast());
             let scales = _mm512_cvtepu8_epi32(scales);
-            for (total, dot) in totals.iter_mut().zip(dots) {
-                *total = _mm512_add_epi32(*total, _mm512_mullo_epi32(dot, scales));
+            for (total, dot) in totals.iter_mut().zip(&dots) {
+                *total = _mm512_add_epi32(*total, _mm512_mullo_epi32(*dot, scales));
             }
         }
-        let mins: [__m512i; 4] = std::array::from_fn(|pair| {
-            _mm512_cvtepu8_epi16(_mm256_loadu_si256(header.add(192 + pair * 32).cast()))
-        });
+        let mut mins = [_mm512_setzero_si512(); 4];
+        for (pair, mins) in mins.iter_mut().enumerate() {
+            *mins = _mm512_cvtepu8_epi16(_mm256_loadu_si256(header.add(192 + pair * 32).cast()));
+        }
         let (d, dmin) = (halves(header), halves(header.add(32)));
-        for (row, (sum, total)) in sums.iter_mut().zip(totals).enumerate() {
+        for (row, (sum, total)) in sums.iter_mut().zip(&totals).enumerate() {
             let scale = _mm512_set1_ps(*p.scales.add(row * p.scales_stride + span));
             let mut min = _mm512_setzero_si512();
-            for (pair, mins) in mins.into_iter().enumerate() {
+            for (pair, mins) in mins.iter().enumerate() {
                 let codes = *p.sums.add(row * p.sums_stride + span * 4 + pair);
-                min = _mm512_dpwssd_epi32(min, mins, _mm512_set1_epi32(codes));
+                min = _mm512_dpwssd_epi32(min, *mins, _mm512_set1_epi32(codes));
             }
-            *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), _mm512_mul_ps(d, scale), *sum);
+            *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(*total), _mm512_mul_ps(d, scale), *sum);
             *sum = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min), _mm512_mul_ps(dmin, scale), *sum);
         }
     }
@@ -253,8 +221,9 @@ unsafe fn dot<const BITS: usize, const ROWS: usize>(
     unsafe {
         let weights = unsigned::<BITS>(codes, group);
         for (row, dot) in dots.iter_mut().enumerate() {
-            let x = p.codes.add(row * p.stride + block * BLOCK + group * 4).cast::<i32>();
-            *dot = _mm512_dpbusd_epi32(*dot, weights, _mm512_set1_epi32(x.read_unaligned()));
+            let x = p.codes.add(row * p.stride + block * BLOCK + group * 4).cast::<[u8; 4]>();
+            *dot =
+                _mm512_dpbusd_epi32(*dot, weights, _mm512_set1_epi32(i32::from_le_bytes(x.read())));
         }
     }
 }
@@ -285,7 +254,7 @@ pub(super) unsafe fn unsigned<const BITS: usize>(codes: *const u8, group: usize)
 #[target_feature(enable = "avx512f,avx512bw")]
 fn shift_to(bytes: __m512i, from: usize, mask: i8) -> __m512i {
     let moved = if from < 4 {
-        _mm512_sll_epi16(bytes, _mm_cvtsi32_si128(4 - from as i32))
+        _mm512_sll_epi16(bytes, _mm_cvtsi64_si128((4 - from).cast_signed() as i64))
     } else {
         shift_right(bytes, from - 4)
     };
@@ -295,7 +264,7 @@ fn shift_to(bytes: __m512i, from: usize, mask: i8) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn shift_right(bytes: __m512i, by: usize) -> __m512i {
-    _mm512_srl_epi16(bytes, _mm_cvtsi32_si128(by as i32))
+    _mm512_srl_epi16(bytes, _mm_cvtsi64_si128(by.cast_signed() as i64))
 }
 
 /// Sixteen f16 as f32.

@@ -4,11 +4,15 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
 
 use std::cell::RefCell;
 
+#[cfg(target_arch = "x86_64")]
+use super::Family;
 use super::activations::{Left, QuantizedRows};
 use super::{Format, TILE_ROWS};
 use crate::cpu::{Cpu, Isa, Path};
@@ -123,6 +127,8 @@ fn multiply_tile(
 enum Kernel {
     Portable,
     #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
 }
 
@@ -131,6 +137,8 @@ impl Kernel {
         match isa.path() {
             #[cfg(target_arch = "x86_64")]
             Path::Avx512 | Path::Amx if is_x86_feature_detected!("avx512vnni") => Self::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 | Path::Avx512 if is_x86_feature_detected!("f16c") => Self::Avx2,
             _ => Self::Portable,
         }
     }
@@ -138,6 +146,8 @@ impl Kernel {
     fn max_rows(self) -> usize {
         match self {
             Self::Portable => portable::MAX_ROWS,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2::MAX_ROWS,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => avx512::MAX_ROWS,
         }
@@ -148,6 +158,9 @@ impl Kernel {
         match self {
             Self::Portable => portable::run(call),
             // SAFETY: the instructions were detected, and the call was checked.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { avx2::run(call) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { avx512::run(call) },
         }
@@ -165,4 +178,47 @@ impl Call<'_> {
         assert!(sums.len() >= self.rows * shape.sums, "the sums are complete");
         assert!(self.sums.len() >= self.rows * TILE_ROWS, "the result has room");
     }
+}
+
+/// What a vector kernel reads and writes; see [`Call`].
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+struct Pointers {
+    tile: *const u8,
+    cols: usize,
+    codes: *const u8,
+    stride: usize,
+    scales: *const f32,
+    scales_stride: usize,
+    sums: *const i32,
+    sums_stride: usize,
+    out: *mut f32,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Pointers {
+    fn of(call: &mut Call<'_>) -> Self {
+        Self {
+            tile: call.tile.as_ptr(),
+            cols: call.cols,
+            codes: call.left.codes.as_ptr(),
+            stride: call.left.shape.stride,
+            scales: call.left.scales.as_ptr(),
+            scales_stride: call.left.shape.scales,
+            sums: call.left.sums.as_ptr(),
+            sums_stride: call.left.shape.sums,
+            out: call.sums.as_mut_ptr(),
+        }
+    }
+}
+
+/// A format as constants: the family by its number, and bits.
+#[cfg(target_arch = "x86_64")]
+const fn format<const FAMILY: usize, const BITS: usize>() -> Format {
+    let family = match FAMILY {
+        0 => Family::Plain,
+        1 => Family::Mins,
+        _ => Family::Halves,
+    };
+    Format { bits: BITS, family }
 }

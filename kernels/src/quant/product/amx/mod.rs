@@ -6,21 +6,22 @@
 //! What is added in f32, and in which order, is as on every other path.
 #![expect(unsafe_code, reason = "tile instructions, and loads and stores through pointers")]
 
+mod prepare;
+
 use std::arch::asm;
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi32,
-    _mm512_and_si512, _mm512_cvtepi8_epi16, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi16,
-    _mm512_cvtepu8_epi32, _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mul_ps, _mm512_mullo_epi16, _mm512_or_si512, _mm512_set1_epi8,
-    _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi16,
-    _mm512_slli_epi32, _mm512_srai_epi16, _mm512_srai_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
-    _mm512_storeu_si512, _mm512_sub_epi8, _mm512_sub_epi16,
+    _mm256_loadu_si256, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi16,
+    _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_slli_epi32, _mm512_storeu_ps,
 };
 use std::cell::Cell;
 use std::ops::Range;
 
+use prepare::{prefetch, scale, unpack};
+
 use super::Matrix;
-use super::avx512::{halves, unsigned};
+use super::avx512::halves;
 use crate::packed::AlignedBytes;
 use crate::quant::activations::{Left, QuantizedRows};
 use crate::quant::{BLOCK, Family, Format, TILE_ROWS};
@@ -40,8 +41,8 @@ const PREPARED: usize = 2 * CHUNK * TILE_ROWS;
 /// Bytes of a tile of sums.
 const SUMS: usize = 16 * 64;
 
-/// How far ahead weights are fetched, in bytes.
-const AHEAD: usize = 3 << 10;
+/// Bytes of the sums of one job: a tile for each block of a chunk.
+const JOB_SUMS: usize = CHUNK / BLOCK * SUMS;
 
 std::thread_local! {
     static SCRATCH: Cell<Option<AlignedBytes>> = const { Cell::new(None) };
@@ -59,10 +60,10 @@ pub(super) unsafe fn multiply(
 ) {
     let row_bytes = tiles.len() * TILE_ROWS * size_of::<f32>();
     let room = activations.len().min(MAX_ROWS).next_multiple_of(TILE_ROWS);
-    let needed = 2 * SUMS + tiles.len() * PREPARED + room * row_bytes;
+    let needed = 2 * JOB_SUMS + tiles.len() * PREPARED + room * row_bytes;
     let mut scratch = SCRATCH.take().filter(|scratch| scratch.as_slice().len() >= needed);
     let bytes = scratch.get_or_insert_with(|| AlignedBytes::zeroed(needed)).as_mut_slice();
-    let (sums, rest) = bytes.split_at_mut(2 * SUMS);
+    let (sums, rest) = bytes.split_at_mut(2 * JOB_SUMS);
     let (prepared, results) = rest.split_at_mut(tiles.len() * PREPARED);
     for first in (0..activations.len()).step_by(MAX_ROWS) {
         let rows = MAX_ROWS.min(activations.len() - first);
@@ -94,7 +95,7 @@ struct Panel<'a> {
     tiles: Range<usize>,
     left: Left<'a>,
     rows: usize,
-    /// Room for two tiles of sums.
+    /// Room for the sums of two jobs.
     sums: *mut u8,
     /// [`PREPARED`] bytes a tile.
     prepared: *mut u8,
@@ -112,12 +113,14 @@ impl Panel<'_> {
         // SAFETY: the caller's contract.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack));
+            let mut pipe = Pipe { panel: self, pending: None, turn: 0 };
             if self.rows <= TILE_ROWS {
                 // Memory is what takes time: a tile of weights is read from its start to its end.
                 for tile in 0..self.tiles.len() {
                     for start in (0..cols).step_by(CHUNK) {
+                        // What was prepared for the job before this one is used already.
                         self.prepare(tile, start);
-                        self.accumulate(tile, start, 0);
+                        pipe.push(tile, start, 0);
                     }
                 }
             } else {
@@ -127,11 +130,12 @@ impl Panel<'_> {
                     }
                     for first in (0..self.rows).step_by(TILE_ROWS) {
                         for tile in 0..self.tiles.len() {
-                            self.accumulate(tile, start, first);
+                            pipe.push(tile, start, first);
                         }
                     }
                 }
             }
+            pipe.finish();
             asm!("tilerelease", options(nostack));
         }
     }
@@ -164,7 +168,7 @@ impl Panel<'_> {
 
     /// # Safety
     /// As [`multiply`]; the tile, the chunk and the row exist.
-    unsafe fn accumulate(&self, tile: usize, start: usize, first: usize) {
+    unsafe fn job(&self, tile: usize, start: usize, first: usize, sums: *mut u8) -> Job {
         let (format, shape) = (self.matrix.format, self.left.shape);
         let grain = start / format.grain();
         let sums_start = match format.family {
@@ -174,7 +178,7 @@ impl Panel<'_> {
         };
         // SAFETY: the caller's contract.
         unsafe {
-            let job = Job {
+            Job {
                 header: self.span(tile, start),
                 prepared: self.prepared.add(tile * PREPARED),
                 blocks: CHUNK.min(self.matrix.cols - start) / BLOCK,
@@ -184,16 +188,50 @@ impl Panel<'_> {
                 scales_stride: shape.scales,
                 code_sums: self.left.sums.as_ptr().add(first * shape.sums + sums_start),
                 code_sums_stride: shape.sums,
-                sums: self.sums,
+                sums,
                 results: self.results.add((first * self.tiles.len() + tile) * TILE_ROWS),
                 results_stride: self.tiles.len() * TILE_ROWS,
-            };
-            match (self.rows - first).min(TILE_ROWS).div_ceil(4) {
-                1 => job.run::<4>(format),
-                2 => job.run::<8>(format),
-                3 => job.run::<12>(format),
-                _ => job.run::<16>(format),
+                row_groups: (self.rows - first).min(TILE_ROWS).div_ceil(4),
             }
+        }
+    }
+}
+
+/// Jobs one after the other: the tiles of one are multiplied before the sums of the one before it
+/// are added, because sums that tiles have just stored take long to load.
+struct Pipe<'a, 'b> {
+    panel: &'a Panel<'b>,
+    pending: Option<Job>,
+    turn: usize,
+}
+
+impl Pipe<'_, '_> {
+    /// # Safety
+    /// As [`Panel::job`].
+    unsafe fn push(&mut self, tile: usize, start: usize, first: usize) {
+        let format = self.panel.matrix.format;
+        // SAFETY: the caller's contract.
+        unsafe {
+            let sums = self.panel.sums.add(self.turn * JOB_SUMS);
+            let job = self.panel.job(tile, start, first, sums);
+            if format.family == Family::Plain {
+                job.dots(format);
+            } else {
+                job.span_dots();
+            }
+            if let Some(job) = self.pending.replace(job) {
+                job.add(format);
+            }
+        }
+        self.turn ^= 1;
+    }
+
+    /// # Safety
+    /// As [`Pipe::push`].
+    unsafe fn finish(&mut self) {
+        if let Some(job) = self.pending.take() {
+            // SAFETY: the caller's contract.
+            unsafe { job.add(self.panel.matrix.format) };
         }
     }
 }
@@ -238,47 +276,34 @@ struct Job {
     sums: *mut u8,
     results: *mut f32,
     results_stride: usize,
+    /// Rows, in fours.
+    row_groups: usize,
 }
 
 impl Job {
+    /// Multiplies each block of 32 columns into a tile of sums.
+    ///
     /// # Safety
-    /// As [`multiply`]; all pointers must lead to what the format needs for `ROWS` rows.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn run<const ROWS: usize>(&self, format: Format) {
-        // SAFETY: the caller's contract.
-        unsafe {
-            match format.family {
-                Family::Plain => self.plain::<ROWS>(format),
-                Family::Mins => self.scaled::<ROWS, true>(),
-                Family::Halves => self.scaled::<ROWS, false>(),
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`Job::run`].
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn plain<const ROWS: usize>(&self, format: Format) {
-        // SAFETY: the caller's contract.
-        unsafe {
-            let mut sums = self.load::<ROWS>();
-            for block in 0..self.blocks {
-                let span = self.header.add(block / 2 * format.span_bytes());
-                let weights = if format.bits == 8 {
-                    let weights = span.add(format.header() + block % 2 * format.block());
-                    prefetch(weights, format.block());
-                    weights
-                } else {
-                    self.prepared.add(block * BLOCK * TILE_ROWS)
-                };
-                let dots = self.sums.add(block % 2 * SUMS);
+    /// As [`multiply`]; all pointers must lead to what the format needs for the rows.
+    unsafe fn dots(&self, format: Format) {
+        let (weights, step) = if format.bits == 8 {
+            (self.header.wrapping_add(format.header()), format.span_bytes())
+        } else {
+            (self.prepared, 2 * BLOCK * TILE_ROWS)
+        };
+        for block in (0..self.blocks).step_by(2) {
+            let weights = weights.wrapping_add(block / 2 * step);
+            let codes = self.codes.wrapping_add(block * BLOCK);
+            let dots = self.sums.wrapping_add(block * SUMS);
+            // SAFETY: the caller's contract.
+            unsafe {
                 asm!(
                     "tilezero tmm0",
                     "tileloadd tmm4, [{codes} + {stride}]",
                     "tileloadd tmm6, [{weights} + {line}]",
                     "tdpbssd tmm0, tmm4, tmm6",
                     "tilestored [{dots} + {line}], tmm0",
-                    codes = in(reg) self.codes.add(block * BLOCK),
+                    codes = in(reg) codes,
                     stride = in(reg) self.stride,
                     weights = in(reg) weights,
                     dots = in(reg) dots,
@@ -286,21 +311,31 @@ impl Job {
                     out("tmm0") _, out("tmm4") _, out("tmm6") _,
                     options(nostack),
                 );
-                let d = halves(span.add(block % 2 * 32));
-                for (row, sum) in sums.iter_mut().enumerate() {
-                    let dot = _mm512_loadu_si512(dots.add(row * 64).cast());
-                    let scale = _mm512_set1_ps(*self.scales.add(row * self.scales_stride + block));
-                    *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(d, scale), *sum);
+                if block + 1 < self.blocks {
+                    asm!(
+                        "tilezero tmm1",
+                        "tileloadd tmm5, [{codes} + {stride} + 32]",
+                        "tileloadd tmm7, [{weights} + {line} + 512]",
+                        "tdpbssd tmm1, tmm5, tmm7",
+                        "tilestored [{dots} + {line} + 1024], tmm1",
+                        codes = in(reg) codes,
+                        stride = in(reg) self.stride,
+                        weights = in(reg) weights,
+                        dots = in(reg) dots,
+                        line = in(reg) 64usize,
+                        out("tmm1") _, out("tmm5") _, out("tmm7") _,
+                        options(nostack),
+                    );
                 }
             }
-            self.store(sums);
         }
     }
 
+    /// Multiplies a span with both digits, into two tiles of sums.
+    ///
     /// # Safety
-    /// As [`Job::run`].
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn scaled<const ROWS: usize, const MINS: bool>(&self) {
+    /// As [`Job::dots`].
+    unsafe fn span_dots(&self) {
         // SAFETY: the caller's contract.
         unsafe {
             asm!(
@@ -327,133 +362,94 @@ impl Job {
                 out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),
             );
-            let mut sums = self.load::<ROWS>();
-            let (d, dmin) = (halves(self.header), halves(self.header.add(32)));
-            let mins: [__m512i; 4] = std::array::from_fn(|pair| {
-                _mm512_cvtepu8_epi16(_mm256_loadu_si256(self.header.add(192 + pair * 32).cast()))
-            });
+        }
+    }
+
+    /// Adds the sums, scaled, to the results.
+    ///
+    /// # Safety
+    /// As [`Job::dots`], which came before.
+    unsafe fn add(&self, format: Format) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            match (format.family, self.row_groups) {
+                (Family::Plain, 1) => self.add_blocks::<4>(format),
+                (Family::Plain, 2) => self.add_blocks::<8>(format),
+                (Family::Plain, 3) => self.add_blocks::<12>(format),
+                (Family::Plain, _) => self.add_blocks::<16>(format),
+                (Family::Mins, 1) => self.add_span::<4, true>(),
+                (Family::Mins, 2) => self.add_span::<8, true>(),
+                (Family::Mins, 3) => self.add_span::<12, true>(),
+                (Family::Mins, _) => self.add_span::<16, true>(),
+                (Family::Halves, 1) => self.add_span::<4, false>(),
+                (Family::Halves, 2) => self.add_span::<8, false>(),
+                (Family::Halves, 3) => self.add_span::<12, false>(),
+                (Family::Halves, _) => self.add_span::<16, false>(),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Job::add`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn add_blocks<const ROWS: usize>(&self, format: Format) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let mut sums = [_mm512_setzero_ps(); ROWS];
             for (row, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm512_loadu_ps(self.results.add(row * self.results_stride));
+            }
+            for block in 0..self.blocks {
+                let span = self.header.add(block / 2 * format.span_bytes());
+                if format.bits == 8 {
+                    prefetch(span.add(block % 2 * format.block()), format.block() + 64);
+                }
+                let d = halves(span.add(block % 2 * 32));
+                let dots = self.sums.add(block * SUMS);
+                let mut scale = self.scales.add(block);
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    let dot = _mm512_cvtepi32_ps(_mm512_loadu_si512(dots.add(row * 64).cast()));
+                    *sum = _mm512_fmadd_ps(dot, _mm512_mul_ps(d, _mm512_set1_ps(*scale)), *sum);
+                    scale = scale.wrapping_add(self.scales_stride);
+                }
+            }
+            for (row, sum) in sums.iter().enumerate() {
+                _mm512_storeu_ps(self.results.add(row * self.results_stride), *sum);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Job::add`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn add_span<const ROWS: usize, const MINS: bool>(&self) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let (d, dmin) = (halves(self.header), halves(self.header.add(32)));
+            let mut mins = [_mm512_setzero_si512(); 4];
+            for (pair, mins) in mins.iter_mut().enumerate() {
+                let bytes = _mm256_loadu_si256(self.header.add(192 + pair * 32).cast());
+                *mins = _mm512_cvtepu8_epi16(bytes);
+            }
+            for row in 0..ROWS {
+                let result = self.results.add(row * self.results_stride);
                 let low = _mm512_loadu_si512(self.sums.add(row * 64).cast());
                 let high = _mm512_loadu_si512(self.sums.add(SUMS + row * 64).cast());
                 let dot = _mm512_add_epi32(low, _mm512_slli_epi32::<7>(high));
                 let scale = _mm512_set1_ps(*self.scales.add(row * self.scales_stride));
-                *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(d, scale), *sum);
+                let mut sum = _mm512_loadu_ps(result);
+                sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(d, scale), sum);
                 if MINS {
                     let mut min = _mm512_setzero_si512();
-                    for (pair, mins) in mins.into_iter().enumerate() {
+                    for (pair, mins) in mins.iter().enumerate() {
                         let codes = *self.code_sums.add(row * self.code_sums_stride + pair);
-                        min = _mm512_dpwssd_epi32(min, mins, _mm512_set1_epi32(codes));
+                        min = _mm512_dpwssd_epi32(min, *mins, _mm512_set1_epi32(codes));
                     }
                     let dmin = _mm512_mul_ps(dmin, scale);
-                    *sum = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min), dmin, *sum);
+                    sum = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min), dmin, sum);
                 }
-            }
-            self.store(sums);
-        }
-    }
-
-    /// # Safety
-    /// As [`Job::run`].
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn load<const ROWS: usize>(&self) -> [std::arch::x86_64::__m512; ROWS] {
-        // SAFETY: the caller's contract.
-        std::array::from_fn(|row| unsafe {
-            _mm512_loadu_ps(self.results.add(row * self.results_stride))
-        })
-    }
-
-    /// # Safety
-    /// As [`Job::run`].
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn store<const ROWS: usize>(&self, sums: [std::arch::x86_64::__m512; ROWS]) {
-        for (row, sum) in sums.into_iter().enumerate() {
-            // SAFETY: the caller's contract.
-            unsafe { _mm512_storeu_ps(self.results.add(row * self.results_stride), sum) };
-        }
-    }
-}
-
-/// Codes less their offset.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn unpack<const BITS: usize>(from: *const u8, blocks: usize, to: *mut u8) {
-    let format = Format { bits: BITS, family: Family::Plain };
-    for block in 0..blocks {
-        // SAFETY: the caller passes a chunk of as many blocks and room for them.
-        unsafe {
-            let span = from.add(block / 2 * format.span_bytes());
-            let codes = span.add(format.header() + block % 2 * format.block());
-            prefetch(codes, format.block());
-            for group in 0..8 {
-                let quants = unsigned::<BITS>(codes, group);
-                let quants = _mm512_sub_epi8(quants, _mm512_set1_epi8(1 << (BITS - 1)));
-                _mm512_storeu_si512(to.add((block * 8 + group) * 64).cast(), quants);
+                _mm512_storeu_ps(result, sum);
             }
         }
-    }
-}
-
-/// Codes less their offset times their integer scales, in two digits: the lower one of base 128,
-/// then the upper one.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn scale<const BITS: usize>(format: Format, from: *const u8, blocks: usize, to: *mut u8) {
-    let offset = _mm512_set1_epi16(format.offset() as i16);
-    for block in 0..blocks {
-        // SAFETY: the caller passes a chunk of as many blocks and room for them.
-        unsafe {
-            let codes = from.add(format.header() + block * format.block());
-            prefetch(codes, format.block());
-            let scales = if BITS == 6 {
-                let pairs = _mm256_loadu_si256(from.add(64 + block * 32).cast());
-                let pairs = _mm512_cvtepi8_epi16(pairs);
-                let low = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff));
-                let high = _mm512_srai_epi32::<16>(pairs);
-                [
-                    _mm512_or_si512(low, _mm512_slli_epi32::<16>(low)),
-                    _mm512_or_si512(
-                        _mm512_and_si512(high, _mm512_set1_epi32(0xffff)),
-                        _mm512_slli_epi32::<16>(high),
-                    ),
-                ]
-            } else {
-                let scales = _mm_loadu_si128(from.add(64 + block * 16).cast());
-                let scales = _mm512_cvtepu8_epi32(scales);
-                [_mm512_or_si512(scales, _mm512_slli_epi32::<16>(scales)); 2]
-            };
-            for group in 0..8 {
-                let bytes = unsigned::<BITS>(codes, group);
-                let even = _mm512_and_si512(bytes, _mm512_set1_epi16(0xff));
-                let odd = _mm512_srli_epi16::<8>(bytes);
-                let [even, odd] = [even, odd].map(|codes| {
-                    _mm512_mullo_epi16(_mm512_sub_epi16(codes, offset), scales[group / 4])
-                });
-                let digit = _mm512_set1_epi16(127);
-                let low = _mm512_or_si512(
-                    _mm512_and_si512(even, digit),
-                    _mm512_slli_epi16::<8>(_mm512_and_si512(odd, digit)),
-                );
-                let high = _mm512_or_si512(
-                    _mm512_and_si512(_mm512_srai_epi16::<7>(even), _mm512_set1_epi16(0xff)),
-                    _mm512_slli_epi16::<8>(_mm512_srai_epi16::<7>(odd)),
-                );
-                let to = to.add((block * 8 + group) * 64);
-                _mm512_storeu_si512(to.cast(), low);
-                _mm512_storeu_si512(to.add(PREPARED / 2).cast(), high);
-            }
-        }
-    }
-    if blocks % 2 == 1 {
-        // Tiles take two blocks; activations are zero there, so anything would do.
-        // SAFETY: a chunk has an even number of blocks, so there is room.
-        unsafe { to.add(blocks * 512).write_bytes(0, 512) };
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn prefetch(from: *const u8, len: usize) {
-    for line in (0..len).step_by(64) {
-        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD + line).cast());
     }
 }

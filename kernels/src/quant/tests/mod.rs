@@ -1,5 +1,7 @@
 //! Tests of quantized weights.
 
+mod ggml;
+
 use candle_core::{Device, Tensor};
 
 use super::block::Block;
@@ -60,7 +62,8 @@ fn tiles_give_back_the_rows_that_were_written() {
                     let mut block = Block::ZERO;
                     let len = format.span().min(cols - span * format.span());
                     for quant in &mut block.quants[..len] {
-                        *quant = ((next() % (1 << format.bits)) as i32 - format.offset()) as i8;
+                        *quant =
+                            ((next() % (1 << format.bits)).cast_signed() - format.offset()) as i8;
                     }
                     block.d = [0, 0].map(|_| half::f16::from_f32((next() % 2048) as f32));
                     match format.family {
