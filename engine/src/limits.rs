@@ -33,6 +33,19 @@ impl RequestLimits {
         for &token in &request.prompt {
             in_vocabulary("prompt", token, self.vocab_size)?;
         }
+        for &token in &request.generated {
+            in_vocabulary("generated", token, self.vocab_size)?;
+        }
+        let room = request
+            .stop
+            .max_tokens
+            .min(self.max_model_len - request.prompt.len().min(self.max_model_len));
+        if !request.generated.is_empty() && room <= request.generated.len() {
+            let allowed = format!("fewer than {room} tokens");
+            return Err(
+                crate::ParamError::new("generated", request.generated.len(), allowed).into()
+            );
+        }
         self.check_size(request.prompt.len(), request.stop.max_tokens)
     }
 

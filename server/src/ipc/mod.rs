@@ -9,7 +9,7 @@ mod urgency;
 pub use frame::{FrameError, MAX_FRAME_BYTES, decode, encode, read_frame, write_frame};
 pub use protocol::{
     ErrorKind, Event, FinishReason, FromWorker, GenerationParams, LoadRequest, LoadStage,
-    ModelInfo, PROTOCOL_VERSION, PackageSource, Prompt, RequestKey, Stats, Submit, ToWorker,
-    TokenLogprob, TokenizeInput, Tokenized, Usage, WorkerError,
+    ModelInfo, PROTOCOL_VERSION, PackageSource, Prompt, RequestKey, Resume, Stats, Submit,
+    ToWorker, TokenLogprob, TokenizeInput, Tokenized, Usage, WorkerError,
 };
 pub use urgency::Urgency;

@@ -181,15 +181,42 @@ pub struct Submit {
     pub prompt: Prompt,
     /// How.
     pub params: GenerationParams,
+    /// The time that a chat template is told.
+    pub unix_seconds: i64,
+    /// What was generated before, by a worker that died.
+    pub resume: Option<Resume>,
     /// Further answers to the same prompt, which is prepared and computed once: name and seed of
     /// each. They run, end and are cancelled alone.
     pub choices: Vec<(RequestKey, u64)>,
+}
+
+/// What was generated and delivered before the worker that generated it died.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// Tokens generated.
+    pub token_ids: Vec<u32>,
+    /// Tokens of the prompt that were found in the prefix cache.
+    pub cached_tokens: u32,
 }
 
 impl Submit {
     /// The names of all answers.
     pub fn keys(&self) -> impl Iterator<Item = RequestKey> {
         std::iter::once(self.key).chain(self.choices.iter().map(|(key, _)| *key))
+    }
+
+    /// A submission of its own for each answer.
+    pub fn split(self) -> impl Iterator<Item = Self> {
+        let Self { key, choices, .. } = self;
+        let all = std::iter::once((key, self.params.seed)).chain(choices);
+        all.map(move |(key, seed)| Self {
+            key,
+            prompt: self.prompt.clone(),
+            params: GenerationParams { seed, ..self.params.clone() },
+            unix_seconds: self.unix_seconds,
+            resume: self.resume.clone(),
+            choices: Vec::new(),
+        })
     }
 }
 

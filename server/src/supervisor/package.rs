@@ -223,7 +223,8 @@ impl Package {
         let inner = &*self.0;
         let key = inner.next_key.fetch_add(sinks.len() as u64, Ordering::Relaxed);
         let choices = (key + 1..).zip(seeds.iter().copied()).collect();
-        let submit = Box::new(Submit { key, prompt, params, choices });
+        let (unix_seconds, resume) = (jiff::Timestamp::now().as_second(), None);
+        let submit = Box::new(Submit { key, prompt, params, unix_seconds, resume, choices });
         let generation = |(key, sink): (RequestKey, &Sink)| {
             let (choice, buffer) = (sink.choice, Arc::clone(&sink.buffer));
             Generation { key, choice, buffer, commands: inner.commands.clone() }

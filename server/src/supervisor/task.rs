@@ -89,7 +89,7 @@ impl Task {
                 Ended::Died(reason) => {
                     self.published.metrics.worker_died();
                     tracing::warn!(package = self.spec.name, "the worker died: {reason}");
-                    self.fail_all(&crashed(&reason));
+                    self.interrupt(&crashed(&reason));
                     if HEALTHY_SPELL <= started.elapsed() {
                         deaths = 0;
                     }
@@ -103,12 +103,14 @@ impl Task {
                 }
             }
         }
+        self.fail_all(&crashed("the node stops"));
         self.set_state(PackageState::Stopped);
     }
 
     /// Waits before the next start; true if the package was drained meanwhile.
     async fn give_up_or_wait(&mut self, deaths: u32, reason: String) -> bool {
         if MAX_DEATHS <= deaths {
+            self.fail_all(&crashed(&reason));
             let message = format!("its worker died {deaths} times in a row: {reason}");
             self.set_state(PackageState::Failed(ApiError::model("worker_defunct", message)));
             return self.refuse_until(None).await;
@@ -177,7 +179,7 @@ impl Task {
                 message = worker.receive() => {
                     heard = Instant::now();
                     match message {
-                        Ok(message) => self.on_message(message),
+                        Ok(message) => self.on_message(message, worker),
                         // A worker that dies with pings unread resets the connection.
                         Err(FrameError::Closed | FrameError::Io(_)) => {
                             Some(Ended::Died(String::new()))
@@ -199,7 +201,7 @@ impl Task {
         }
     }
 
-    fn on_message(&mut self, message: FromWorker) -> Option<Ended> {
+    fn on_message(&mut self, message: FromWorker, worker: &WorkerProcess) -> Option<Ended> {
         match message {
             FromWorker::Hello { protocol } if protocol != PROTOCOL_VERSION => {
                 return Some(Ended::Died(format!("it speaks protocol {protocol}")));
@@ -212,6 +214,7 @@ impl Task {
                 tracing::info!(package = self.spec.name, millis = info.load_millis, "ready");
                 self.published.info.send_replace(Some(Arc::new(*info)));
                 self.set_state(self.serving());
+                return self.resume(worker);
             }
             FromWorker::LoadFailed(error) => return Some(Ended::Unloadable(error)),
             FromWorker::Step { events, stats } => {
@@ -266,14 +269,19 @@ impl Task {
                 Ok(())
             }
             Some(Command::Submit(submit, sinks)) => {
-                let keys: Vec<RequestKey> = submit.keys().collect();
-                let sent = worker.send(&ToWorker::Submit(submit));
-                for (key, sink) in keys.into_iter().zip(sinks) {
+                let sent = worker.send(&ToWorker::Submit(submit.clone()));
+                for (submit, sink) in submit.split().zip(sinks) {
                     match &sent {
-                        Ok(()) => drop(self.generations.insert(key, Tracked::new(sink))),
+                        Ok(()) => {
+                            self.generations.insert(submit.key, Tracked::new(submit, sink));
+                        }
                         Err(error) => sink.fail(oversized(&error.to_string())),
                     }
                 }
+                Ok(())
+            }
+            Some(command @ Command::Cancel(_)) if !self.has_submitted() => {
+                self.refuse(command);
                 Ok(())
             }
             Some(Command::Cancel(key)) => worker.send(&ToWorker::Cancel(key)),
@@ -312,11 +320,32 @@ impl Task {
         }
     }
 
+    /// Whether the worker has been given what it is to generate.
+    fn has_submitted(&self) -> bool {
+        let state = self.published.state.borrow().kind();
+        !matches!(state, StateKind::Loading | StateKind::Restarting)
+    }
+
     fn serving(&self) -> PackageState {
         if self.draining { PackageState::Draining } else { PackageState::Ready }
     }
 
-    fn refuse(&self, command: Command) {
+    /// Gives a new worker what the last one left, in the order in which it came.
+    fn resume(&self, worker: &WorkerProcess) -> Option<Ended> {
+        let mut left: Vec<(RequestKey, &Tracked)> =
+            self.generations.iter().map(|(key, generation)| (*key, generation)).collect();
+        left.sort_unstable_by_key(|(key, _)| *key);
+        for (_, generation) in left {
+            let submit = ToWorker::Submit(Box::new(generation.submission()));
+            if let Err(error) = worker.send(&submit) {
+                return Some(Ended::Died(error.to_string()));
+            }
+            self.published.metrics.resumed();
+        }
+        None
+    }
+
+    fn refuse(&mut self, command: Command) {
         let refusal = self.published.state.borrow().refusal(&self.spec.name);
         let error = refusal.unwrap_or_else(|| {
             ApiError::node("draining", "the package takes no new requests".to_owned())
@@ -336,14 +365,36 @@ impl Task {
                 // A caller that left needs no answer.
                 let _ = answer.send(Err(error));
             }
-            Command::Cancel(_) | Command::Drain => {}
+            Command::Cancel(key) => {
+                if let Some(event) = self.generations.get(&key).map(Tracked::cancelled) {
+                    self.deliver(key, event);
+                }
+            }
+            Command::Drain => {}
         }
+    }
+
+    /// Keeps what can go on with another worker, and ends the rest.
+    fn interrupt(&mut self, error: &WorkerError) {
+        let metrics = &self.published.metrics;
+        self.generations.retain(|_, generation| {
+            let survives = generation.survives();
+            if !survives {
+                generation.append(&Event::Failed(error.clone()), metrics);
+            }
+            survives
+        });
+        self.fail_questions(error);
     }
 
     fn fail_all(&mut self, error: &WorkerError) {
         for (_, mut generation) in self.generations.drain() {
             generation.append(&Event::Failed(error.clone()), &self.published.metrics);
         }
+        self.fail_questions(error);
+    }
+
+    fn fail_questions(&mut self, error: &WorkerError) {
         for (_, answer) in self.questions.drain() {
             // A caller that left needs no answer.
             let _ = answer.send(Err(error.clone().into()));

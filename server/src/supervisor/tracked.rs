@@ -1,12 +1,16 @@
-//! A generation as the package's task sees it: where its events go, and its clock.
+//! A generation as the package's task sees it: where its events go, its clock, and how it goes on
+//! when its worker dies.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::package::InFlight;
-use crate::ipc::{Event, WorkerError};
+use crate::ipc::{Event, FinishReason, Resume, Submit, Usage, WorkerError};
 use crate::stream::StreamBuffer;
 use crate::telemetry::{PackageMetrics, Timing};
+
+/// Workers that a generation may lose. One that ends its worker twice may be the reason.
+const MAX_DEATHS: u32 = 1;
 
 /// Where the events of one generation go.
 #[derive(Debug)]
@@ -22,6 +26,9 @@ pub(super) struct Sink {
 pub(super) struct Tracked {
     sink: Sink,
     timing: Timing,
+    submit: Submit,
+    usage: Usage,
+    num_deaths: u32,
 }
 
 impl Sink {
@@ -41,13 +48,51 @@ impl Sink {
 
 impl Tracked {
     /// Starts the clock.
-    pub(super) fn new(sink: Sink) -> Self {
-        Self { sink, timing: Timing::new(Instant::now()) }
+    pub(super) fn new(submit: Submit, sink: Sink) -> Self {
+        let (timing, usage) = (Timing::new(Instant::now()), Usage::default());
+        Self { sink, timing, submit, usage, num_deaths: 0 }
     }
 
-    /// Measures an event and passes it on.
+    /// Measures an event, passes it on, and remembers what a successor needs to know.
     pub(super) fn append(&mut self, event: &Event, metrics: &PackageMetrics) {
         self.timing.observe(event, Instant::now(), metrics);
+        match event {
+            Event::Started { prompt_tokens, cached_tokens } => {
+                self.usage.prompt_tokens = *prompt_tokens;
+                self.usage.cached_tokens = *cached_tokens;
+            }
+            Event::Delta { token_ids, .. } => {
+                self.usage.completion_tokens += token_ids.len() as u32;
+                let resume = self.submit.resume.get_or_insert_default();
+                resume.token_ids.extend(token_ids);
+                resume.cached_tokens = self.usage.cached_tokens;
+            }
+            Event::Finished { .. } | Event::Failed(_) => {}
+        }
         self.sink.append(event);
+    }
+
+    /// The final event of a generation that is cancelled while it has no worker.
+    pub(super) fn cancelled(&self) -> Event {
+        Event::Finished { reason: FinishReason::Cancelled, usage: self.usage }
+    }
+
+    /// Counts the death of its worker; whether it may go on with another one.
+    pub(super) fn survives(&mut self) -> bool {
+        self.num_deaths += 1;
+        self.num_deaths <= MAX_DEATHS
+    }
+
+    /// What the next worker is asked: the same, behind the tokens that were delivered.
+    pub(super) fn submission(&self) -> Submit {
+        let mut submit = self.submit.clone();
+        // Its deadline is that of its first token.
+        let deadline = submit.params.urgency.deadline_millis.take();
+        if self.usage.completion_tokens == 0 {
+            let waited = self.timing.age(Instant::now()).as_millis() as u64;
+            submit.params.urgency.deadline_millis =
+                deadline.map(|millis| millis.saturating_sub(waited));
+        }
+        submit
     }
 }

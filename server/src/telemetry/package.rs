@@ -1,7 +1,7 @@
 //! What is measured about each package, at the point where its worker's events arrive.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Histogram;
 use crate::ipc::{Event, FinishReason};
@@ -25,6 +25,7 @@ pub struct PackageMetrics {
     pub request_duration: Histogram,
     finished: [AtomicU64; Outcome::ALL.len()],
     worker_deaths: AtomicU64,
+    resumed: AtomicU64,
 }
 
 /// How a generation ended.
@@ -55,6 +56,7 @@ impl Default for PackageMetrics {
             request_duration: Histogram::new(DURATION_BOUNDS),
             finished: Default::default(),
             worker_deaths: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
         }
     }
 }
@@ -68,6 +70,16 @@ impl PackageMetrics {
     /// Workers that died without being asked to.
     pub fn worker_deaths(&self) -> u64 {
         self.worker_deaths.load(Ordering::Relaxed)
+    }
+
+    /// Generations that went on with another worker.
+    pub fn num_resumed(&self) -> u64 {
+        self.resumed.load(Ordering::Relaxed)
+    }
+
+    /// Counts a generation that goes on with another worker.
+    pub fn resumed(&self) {
+        self.resumed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a worker's death.
@@ -95,6 +107,11 @@ impl Timing {
     /// The clock of a generation that was submitted at `submitted`.
     pub fn new(submitted: Instant) -> Self {
         Self { submitted, last_token: None }
+    }
+
+    /// Time since the submission.
+    pub fn age(&self, now: Instant) -> Duration {
+        now - self.submitted
     }
 
     /// Counts what an event of the generation at `now` means.

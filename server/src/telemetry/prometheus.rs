@@ -224,6 +224,13 @@ pub const METRICS: &[Metric] = &[
         read: Read::Package(|package| package.metrics().worker_deaths() as f64),
     },
     Metric {
+        name: "pinion_generations_resumed_total",
+        aliases: &[],
+        kind: Kind::Counter,
+        help: "Generations that went on with another worker after theirs died.",
+        read: Read::Package(|package| package.metrics().num_resumed() as f64),
+    },
+    Metric {
         name: "pinion_time_to_first_token_seconds",
         aliases: &["vllm:time_to_first_token_seconds", "gen_ai_server_time_to_first_token_seconds"],
         kind: Kind::Histogram,

@@ -198,7 +198,7 @@ fn sequence_error(error: &SequenceError) -> WorkerError {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "shape of map_err")]
-fn undecodable(error: pinion_engine::DecodeError) -> WorkerError {
+pub(super) fn undecodable(error: pinion_engine::DecodeError) -> WorkerError {
     super::package_error("tokenizer_failed", error.to_string(), None)
 }
 

@@ -15,11 +15,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Outbox;
-use super::output::{Active, request_id, submit_error};
+use super::output::{Active, request_id, submit_error, undecodable};
 use super::service::{Sequence, Sequences, cancelled};
 use crate::ipc::{
-    ErrorKind, Event, FinishReason, FromWorker, GenerationParams, Prompt, RequestKey, Submit,
-    TokenizeInput, Tokenized, Usage, WorkerError,
+    ErrorKind, Event, FinishReason, FromWorker, GenerationParams, Prompt, RequestKey, Resume,
+    Submit, TokenizeInput, Tokenized, Usage, WorkerError,
 };
 
 /// Threads; one slow template leaves another for everybody else.
@@ -186,23 +186,25 @@ impl Prompts {
         submit: Submit,
         arrived: Instant,
     ) -> Result<(Request, Vec<Active>), WorkerError> {
-        let Submit { key, prompt, params, choices } = submit;
+        let Submit { key, prompt, params, unix_seconds, resume, choices } = submit;
         let mut echo = match &prompt {
             Prompt::Text(text) if params.echo => Some(text.clone()),
             _ => None,
         };
-        let prompt = self.tokens(prompt)?;
+        let prompt = self.tokens(prompt, unix_seconds)?;
         if params.echo && echo.is_none() {
             echo = Some(self.tokenizer.decode(&prompt, false).map_err(tokenizer_error)?);
         }
         let room = self.max_model_len.saturating_sub(prompt.len());
         let max_tokens = params.max_tokens.map_or(room, |max| max as usize);
         let actives = (0..=choices.len())
-            .map(|_| self.active(&params, &prompt, echo.clone()))
+            .map(|_| self.active(&params, &prompt, (echo.clone(), resume.as_ref())))
             .collect::<Result<Vec<_>, _>>()?;
+        let generated = resume.map(|resume| resume.token_ids).unwrap_or_default();
         let request = Request {
             id: request_id(key),
             prompt,
+            generated,
             stop: StopCriteria {
                 max_tokens: max_tokens.min(room.max(1)),
                 min_tokens: params.min_tokens as usize,
@@ -224,12 +226,13 @@ impl Prompts {
         Ok((request, actives))
     }
 
-    /// What the output thread needs for one answer to `prompt`.
+    /// What the output thread needs for one answer to `prompt`. What was delivered before is not
+    /// delivered again.
     fn active(
         &self,
         params: &GenerationParams,
         prompt: &[u32],
-        echo: Option<String>,
+        (echo, resume): (Option<String>, Option<&Resume>),
     ) -> Result<Active, WorkerError> {
         let options = DetokenizerOptions {
             stop: params.stop.clone(),
@@ -240,15 +243,23 @@ impl Prompts {
         // Text that follows the prompt's may begin with a space, text that stands alone may not.
         let num_context = if echo.is_some() { ECHO_CONTEXT } else { 0 };
         let context = &prompt[prompt.len().saturating_sub(num_context)..];
-        let detokenizer = Detokenizer::new(self.tokenizer.shared(), context, options)
-            .map_err(|e| super::package_error("tokenizer_failed", e.to_string(), None))?;
+        let mut detokenizer =
+            Detokenizer::new(self.tokenizer.shared(), context, options).map_err(undecodable)?;
+        let generated = resume.map_or(&[][..], |resume| &resume.token_ids);
+        for &token in generated {
+            let _delivered = detokenizer.push(token).map_err(undecodable)?;
+        }
         Ok(Active {
             detokenizer,
             tokenizer: Arc::clone(&self.tokenizer),
             wants_logprobs: params.logprobs.is_some(),
-            usage: Usage { prompt_tokens: prompt.len() as u32, ..Usage::default() },
-            started: false,
-            echo,
+            usage: Usage {
+                prompt_tokens: prompt.len() as u32,
+                cached_tokens: resume.map_or(0, |resume| resume.cached_tokens),
+                completion_tokens: generated.len() as u32,
+            },
+            started: resume.is_some(),
+            echo: echo.filter(|_| resume.is_none()),
         })
     }
 
@@ -276,19 +287,26 @@ impl Prompts {
 
     fn answer(&self, input: TokenizeInput) -> Result<Tokenized, WorkerError> {
         match input {
-            TokenizeInput::Prompt(prompt) => Ok(Tokenized::Ids(self.tokens(prompt)?)),
+            TokenizeInput::Prompt(prompt) => {
+                let now = jiff::Timestamp::now().as_second();
+                Ok(Tokenized::Ids(self.tokens(prompt, now)?))
+            }
             TokenizeInput::Detokenize(ids) => {
                 Ok(Tokenized::Text(self.tokenizer.decode(&ids, false).map_err(tokenizer_error)?))
             }
         }
     }
 
-    fn tokens(&self, prompt: Prompt) -> Result<Vec<u32>, WorkerError> {
+    fn tokens(&self, prompt: Prompt, unix_seconds: i64) -> Result<Vec<u32>, WorkerError> {
         match prompt {
             Prompt::Tokens(ids) => Ok(ids),
             Prompt::Text(text) => self.tokenizer.encode_prompt(&text).map_err(tokenizer_error),
             Prompt::Chat { messages, tools, template_kwargs, plain_fallback } => self
-                .chat_text(&messages, tools.as_deref(), template_kwargs.as_deref(), plain_fallback)
+                .chat_text(
+                    (&messages, tools.as_deref(), template_kwargs.as_deref()),
+                    plain_fallback,
+                    unix_seconds,
+                )
                 .and_then(|text| match &self.template {
                     Some(_) => self.tokenizer.encode_chat(&text).map_err(tokenizer_error),
                     None => self.tokenizer.encode_prompt(&text).map_err(tokenizer_error),
@@ -299,10 +317,9 @@ impl Prompts {
     /// The text that the template makes of a chat; without one, the texts of the messages.
     fn chat_text(
         &self,
-        messages: &str,
-        tools: Option<&str>,
-        template_kwargs: Option<&str>,
+        (messages, tools, template_kwargs): (&str, Option<&str>, Option<&str>),
         plain_fallback: bool,
+        unix_seconds: i64,
     ) -> Result<String, WorkerError> {
         let messages: Value = json("messages", messages)?;
         let Some(template) = &self.template else {
@@ -316,7 +333,7 @@ impl Prompts {
             tools: tools.as_ref(),
             extra: extra.as_ref(),
             add_generation_prompt: true,
-            unix_seconds: jiff::Timestamp::now().as_second(),
+            unix_seconds,
         };
         template.render(&input).map_err(|error| WorkerError {
             kind: if error.is_callers() { ErrorKind::InvalidRequest } else { ErrorKind::Package },

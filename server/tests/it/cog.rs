@@ -95,7 +95,7 @@ async fn wrong_methods_keep_the_answer_of_cog_and_the_counts_of_the_node() {
 #[tokio::test]
 async fn a_worker_that_crashes_fails_its_predictions_and_comes_back() {
     let node = Node::ready().await;
-    let answer = node.post("/predictions", prompt("crash-late")).await;
+    let answer = node.post("/predictions", prompt("crash")).await;
     let body = answer.json();
     assert_eq!((answer.status.as_u16(), &body["status"]), (200, &"failed".into()));
     assert!(body["error"].as_str().unwrap().contains("died"), "{body}");

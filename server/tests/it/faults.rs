@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::node::{Node, Setup, post, says};
 
 #[tokio::test]
-async fn a_crash_ends_the_request_in_a_retryable_error_and_the_worker_comes_back() {
+async fn a_request_that_ends_two_workers_ends_in_a_retryable_error_and_a_third_comes() {
     let node = Node::ready().await;
     let answer = node.post("/v1/chat/completions", says("crash")).await;
     assert_eq!(answer.error(), (503, "worker_crashed".to_owned(), None));
@@ -22,18 +22,44 @@ async fn a_crash_ends_the_request_in_a_retryable_error_and_the_worker_comes_back
     let again = node.post("/v1/chat/completions", says("count 1")).await;
     assert_eq!(again.status, 200);
     let metrics = node.get("/metrics").await.text;
-    assert!(metrics.contains("pinion_worker_deaths_total{package=\"tiny\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("pinion_worker_deaths_total{package=\"tiny\"} 2\n"), "{metrics}");
+    let resumed = "pinion_generations_resumed_total{package=\"tiny\"} 1\n";
+    assert!(metrics.contains(resumed), "{metrics}");
     assert!(metrics.contains("pinion_requests_total{package=\"tiny\",outcome=\"failed\"} 1\n"));
 }
 
 #[tokio::test]
-async fn a_crash_after_the_first_token_ends_the_stream_with_an_error() {
+async fn a_stream_whose_worker_dies_goes_on_with_the_next_one_behind_its_last_token() {
     let node = Node::ready().await;
     let mut body = says("crash-late");
     body["stream"] = json!(true);
+    body["stream_options"] = json!({"include_usage": true});
     let answer = node.post("/v1/chat/completions", body).await;
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.events().last().unwrap()["error"]["code"], "worker_crashed");
+    let contents: Vec<String> = answer
+        .events()
+        .iter()
+        .filter_map(|event| Some(event["choices"][0]["delta"]["content"].as_str()?.to_owned()))
+        .collect();
+    assert_eq!(contents, ["", "first", " second"]);
+    assert!(answer.text.ends_with("data: [DONE]\n\n"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_generation_that_waits_for_a_new_worker_can_be_cancelled() {
+    let mut setup = Setup::default();
+    setup.config.on_disconnect = DisconnectPolicy::Cancel;
+    let node = setup.ready().await;
+    let mut body = says("die-alone");
+    body["stream"] = json!(true);
+    let response = node.send(post("/v1/chat/completions", body)).await;
+    node.reaches("tiny", StateKind::Restarting).await;
+    drop(response);
+    while 0 < node.app.packages()[0].in_flight() {
+        tokio::task::yield_now().await;
+    }
+    node.reaches("tiny", StateKind::Ready).await;
+    assert_eq!(node.cancelled().await, 0);
 }
 
 #[tokio::test]

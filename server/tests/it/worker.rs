@@ -9,8 +9,8 @@ use std::os::unix::net::UnixStream;
 
 use pinion_server::ipc::{
     ErrorKind, Event, FinishReason, FromWorker, GenerationParams, LoadRequest, ModelInfo,
-    PROTOCOL_VERSION, Prompt, RequestKey, Stats, Submit, ToWorker, TokenLogprob, TokenizeInput,
-    Tokenized, Usage, WorkerError, read_frame, write_frame,
+    PROTOCOL_VERSION, Prompt, RequestKey, Resume, Stats, Submit, ToWorker, TokenLogprob,
+    TokenizeInput, Tokenized, Usage, WorkerError, read_frame, write_frame,
 };
 use serde_json::Value;
 
@@ -69,11 +69,13 @@ impl Worker {
     }
 
     fn submit(&mut self, submit: Submit) {
-        let Submit { key, prompt, params, choices } = submit;
-        for (key, seed) in choices.into_iter().rev() {
-            let (prompt, params) = (prompt.clone(), GenerationParams { seed, ..params.clone() });
-            self.submit(Submit { key, prompt, params, choices: Vec::new() });
+        for submit in submit.split() {
+            self.answer(submit);
         }
+    }
+
+    fn answer(&mut self, submit: Submit) {
+        let Submit { key, prompt, params, resume, .. } = submit;
         let text = text_of(&prompt);
         let (command, rest) = text.split_once(' ').unwrap_or((&text, ""));
         let started = Event::Started { prompt_tokens: 5, cached_tokens: 2 };
@@ -115,6 +117,16 @@ impl Worker {
             }
             "crash" => std::process::abort(),
             "crash-late" => {
+                if let Some(resume) = resume {
+                    assert_eq!(resume, Resume { token_ids: vec![1], cached_tokens: 2 });
+                    let second = delta(&params, 2, " second");
+                    return self.step(key, [second, finished(FinishReason::Stop, 2)]);
+                }
+                self.step(key, [started, first]);
+                std::process::abort();
+            }
+            "die-alone" => {
+                assert!(resume.is_none(), "it was cancelled");
                 self.step(key, [started, first]);
                 std::process::abort();
             }
