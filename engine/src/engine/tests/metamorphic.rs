@@ -258,3 +258,27 @@ fn one_prompt_that_comes_many_times_at_once_is_computed_once() {
     let (mut engine, _handle) = engine_with(config, 200, many.collect());
     assert_eq!(texts, drain(&mut engine));
 }
+
+#[test]
+fn a_request_goes_on_behind_tokens_that_were_generated_before() {
+    let alone = alone();
+    for num_generated in 1..NUM_TOKENS {
+        let resumed = requests().into_iter().map(|request| {
+            let generated = alone[&request.id][..num_generated].iter().map(|token| token.id);
+            Request { generated: generated.collect(), ..request }
+        });
+        let (mut engine, _handle) = engine_with(limits(), 200, resumed.collect());
+        for (id, rest) in drain(&mut engine) {
+            assert_eq!(rest, alone[&id][num_generated..], "behind {num_generated} tokens");
+        }
+    }
+}
+
+#[test]
+fn a_request_with_nothing_left_to_generate_is_refused() {
+    let generated = vec![1; NUM_TOKENS];
+    let request = Request { generated, ..requests().swap_remove(0) };
+    let (_engine, handle) = engine(model(), limits(), 200);
+    let refusal = handle.submit(request).unwrap_err();
+    assert!(refusal.to_string().contains("generated"), "{refusal}");
+}
