@@ -367,7 +367,7 @@ impl Task {
             }
             Command::Cancel(key) => {
                 if let Some(event) = self.generations.get(&key).map(Tracked::cancelled) {
-                    self.deliver(key, event);
+                    self.deliver(key, &event);
                 }
             }
             Command::Drain => {}

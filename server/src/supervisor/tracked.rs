@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::package::InFlight;
-use crate::ipc::{Event, FinishReason, Resume, Submit, Usage, WorkerError};
+use crate::ipc::{Event, FinishReason, Submit, Usage, WorkerError};
 use crate::stream::StreamBuffer;
 use crate::telemetry::{PackageMetrics, Timing};
 
