@@ -147,25 +147,22 @@ impl Kernel for ScanKernel<'_> {
     }
 }
 
-/// Whether a value is NaN or `+inf`: as a signed number, or past those of `-inf`, their bits are the
-/// greatest there are.
+/// Whether a value is NaN or `+inf`: without their sign, the bits of both are at least those of
+/// infinity; so are those of `-inf`, which is left out.
 #[inline(always)]
 fn has_nan_or_infinity(values: &[f32]) -> bool {
-    let (mut signed, mut unsigned) = ([i32::MIN; LANES], [0u32; LANES]);
+    let mut greatest = [0u32; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
-        for lane in 0..LANES {
-            let bits = chunk[lane].to_bits();
-            signed[lane] = signed[lane].max(bits.cast_signed());
-            unsigned[lane] = unsigned[lane].max(bits);
+        for (greatest, value) in greatest.iter_mut().zip(chunk) {
+            let bits = value.to_bits();
+            let is_impossible = bits == f32::NEG_INFINITY.to_bits();
+            let magnitude = if is_impossible { 0 } else { bits & i32::MAX.cast_unsigned() };
+            *greatest = if *greatest < magnitude { magnitude } else { *greatest };
         }
     }
-    let signed = signed.into_iter().fold(i32::MIN, i32::max);
-    let unsigned = unsigned.into_iter().fold(0, u32::max);
     let is_bad = |value: &f32| value.is_nan() || *value == f32::INFINITY;
-    f32::INFINITY.to_bits().cast_signed() <= signed
-        || f32::NEG_INFINITY.to_bits() < unsigned
-        || rest.iter().any(is_bad)
+    greatest.iter().any(|bits| f32::INFINITY.to_bits() <= *bits) || rest.iter().any(is_bad)
 }
 
 struct WeightsKernel<'a> {
