@@ -108,12 +108,7 @@ impl Worker {
             }
             "open" => {
                 self.play(key, started, &params, &["open".to_owned()]);
-                let gates = std::mem::take(&mut self.waiting);
-                let (opened, closed) = gates.into_iter().partition(|(_, (gate, _))| gate == rest);
-                self.waiting = closed;
-                for (key, (_, events)) in opened {
-                    self.step(key, events);
-                }
+                self.open(rest);
             }
             "crash" => std::process::abort(),
             "crash-late" => {
@@ -148,6 +143,16 @@ impl Worker {
                 std::thread::park();
             },
             _ => self.play(key, started, &params, &[format!("what is {command}?")]),
+        }
+    }
+
+    /// Lets what waits at a gate go on.
+    fn open(&mut self, name: &str) {
+        let gates = std::mem::take(&mut self.waiting);
+        let (opened, closed) = gates.into_iter().partition(|(_, (gate, _))| gate == name);
+        self.waiting = closed;
+        for (key, (_, events)) in opened {
+            self.step(key, events);
         }
     }
 
