@@ -12,6 +12,7 @@ import argparse
 import http.client
 import json
 import random
+import socket
 import statistics
 import time
 from urllib.parse import urlparse
@@ -27,6 +28,9 @@ class Node:
     def open(self, method, path, body=None):
         address = self.address
         connection = http.client.HTTPConnection(address.hostname, address.port, timeout=600)
+        connection.connect()
+        # Else the body waits for the acknowledgement of the head.
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.request(method, path, body and json.dumps(body), self.headers)
         answer = connection.getresponse()
         if answer.status != 200:
