@@ -15,4 +15,4 @@ pub mod supervisor;
 pub mod telemetry;
 mod tool_parser;
 mod wire;
-mod worker;
+pub mod worker;

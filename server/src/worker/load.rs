@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use super::prepare::Prompts;
-use super::{Outbox, package_error};
+use super::{Loader, Outbox, package_error};
 use super::{memory, sandbox};
 use crate::ipc::{
     ErrorKind, FromWorker, LoadRequest, LoadStage, ModelInfo, PackageSource, WorkerError,
@@ -44,7 +44,11 @@ pub(super) struct Loaded {
 }
 
 /// Loads, allocates, starts the engine's thread and runs one step.
-pub(super) fn load(request: &LoadRequest, outbox: &Outbox) -> Result<Loaded, WorkerError> {
+pub(super) fn load(
+    request: &LoadRequest,
+    outbox: &Outbox,
+    loader: Loader,
+) -> Result<Loaded, WorkerError> {
     let started = Instant::now();
     if let Some(threads) = request.threads {
         pinion_kernels::pool::set_num_threads(threads as usize);
@@ -65,7 +69,7 @@ pub(super) fn load(request: &LoadRequest, outbox: &Outbox) -> Result<Loaded, Wor
             memory::loading_bytes(&request.source).saturating_add(request.memory_headroom_bytes);
         sandbox::limit_memory_for_now(used, needed);
     }
-    let package = pinion_loader::load(&files, &options, &progress(outbox))
+    let package = loader(&files, &options, &progress(outbox))
         .map_err(|e| package_error(e.code(), e.to_string(), e.hint()))?;
     outbox.send(&FromWorker::Loading { stage: LoadStage::Warming, done: 0, total: 0 });
     sandbox::lift_memory_limit();

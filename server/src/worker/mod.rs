@@ -18,12 +18,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use pinion_loader::{LoadError, LoadOptions, LoadedPackage, PackageFiles, ProgressFn};
 
 use crate::ipc::{
     FrameError, FromWorker, LoadRequest, PROTOCOL_VERSION, ToWorker, WorkerError, read_frame,
     write_frame,
 };
 use service::Service;
+
+/// From the files of a package to what runs it: [`pinion_loader::load`].
+pub type Loader = fn(&PackageFiles, &LoadOptions, &ProgressFn) -> Result<LoadedPackage, LoadError>;
 
 /// The way back to the daemon, shared by all threads.
 #[derive(Clone)]
@@ -47,7 +51,12 @@ impl Outbox {
 
 /// `pinion worker`: serves one package over the socket that is its standard input.
 pub(crate) fn main() -> ExitCode {
-    match run() {
+    main_with(pinion_loader::load)
+}
+
+/// A worker whose packages come from another loader, for measurements of all that is around a model.
+pub fn main_with(loader: Loader) -> ExitCode {
+    match run(loader) {
         Ok(()) | Err(FrameError::Closed) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -56,14 +65,14 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), FrameError> {
+fn run(loader: Loader) -> Result<(), FrameError> {
     sandbox::follow_parent();
     let socket = UnixStream::from(stdin_socket()?);
     let outbox = Outbox(Arc::new(Mutex::new(socket.try_clone()?)));
     outbox.send(&FromWorker::Hello { protocol: PROTOCOL_VERSION });
     let mut frames = BufReader::new(socket);
     let service = match read_frame(&mut frames)? {
-        ToWorker::Load(request) => start(*request, outbox.clone())?,
+        ToWorker::Load(request) => start(*request, outbox.clone(), loader)?,
         other => {
             tracing::error!("the first message is not a load: {other:?}");
             return Ok(());
@@ -85,12 +94,12 @@ fn run() -> Result<(), FrameError> {
 }
 
 /// Restricts the process, then loads on a thread of its own.
-fn start(request: LoadRequest, outbox: Outbox) -> Result<Arc<Service>, FrameError> {
+fn start(request: LoadRequest, outbox: Outbox, loader: Loader) -> Result<Arc<Service>, FrameError> {
     sandbox::restrict(&request);
     let service = Arc::new(Service::new(outbox.clone()));
     let loading = Arc::clone(&service);
     std::thread::Builder::new().name("load".to_owned()).spawn(move || {
-        match load::load(&request, &outbox) {
+        match load::load(&request, &outbox, loader) {
             Ok(loaded) => loading.begin(loaded, &request),
             Err(error) => outbox.send(&FromWorker::LoadFailed(error)),
         }
