@@ -220,6 +220,7 @@ impl PackedTensor {
     }
 
     /// The words of all groups of 16 rows of a `bf16` matrix, and how many one group has.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn pair_groups(&self) -> (&[u32], usize) {
         (self.storage.words(), self.pair_group_words())
     }
