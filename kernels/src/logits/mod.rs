@@ -21,6 +21,7 @@ use crate::math::LANES;
 const BLOCK: usize = 64;
 /// Values of which the greatest is remembered by its block; small enough to stay in the cache.
 const SCAN_BLOCK: usize = 1024;
+// Loops over lanes count: compilers keep the lanes in registers only where they see their number.
 /// What a weight of one counts in [`mass`].
 const MASS_OF_ONE: f64 = 4_294_967_296.0;
 
@@ -118,8 +119,8 @@ fn max_of(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = greater(*lane, value);
+        for lane in 0..LANES {
+            lanes[lane] = greater(lanes[lane], chunk[lane]);
         }
     }
     let all = lanes.iter().chain(rest);
@@ -154,11 +155,11 @@ fn has_nan_or_infinity(values: &[f32]) -> bool {
     let mut greatest = [0u32; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
-        for (greatest, value) in greatest.iter_mut().zip(chunk) {
-            let bits = value.to_bits();
+        for lane in 0..LANES {
+            let bits = chunk[lane].to_bits();
             let is_impossible = bits == f32::NEG_INFINITY.to_bits();
             let magnitude = if is_impossible { 0 } else { bits & i32::MAX.cast_unsigned() };
-            *greatest = if *greatest < magnitude { magnitude } else { *greatest };
+            greatest[lane] = greatest[lane].max(magnitude);
         }
     }
     let is_bad = |value: &f32| value.is_nan() || *value == f32::INFINITY;
@@ -196,8 +197,8 @@ impl Kernel for SumExpKernel<'_> {
         let mut lanes = [0.0f64; LANES];
         let (chunks, rest) = self.logits.as_chunks::<LANES>();
         for chunk in chunks {
-            for (lane, &logit) in lanes.iter_mut().zip(chunk) {
-                *lane += f64::from(exp(logit - self.max));
+            for lane in 0..LANES {
+                lanes[lane] += f64::from(exp(chunk[lane] - self.max));
             }
         }
         let rest = rest.iter().map(|&logit| f64::from(exp(logit - self.max)));
@@ -215,8 +216,8 @@ impl Kernel for MassKernel<'_> {
         let mut lanes = [0.0f64; LANES];
         let (chunks, rest) = self.0.as_chunks::<LANES>();
         for chunk in chunks {
-            for (lane, &weight) in lanes.iter_mut().zip(chunk) {
-                *lane += (f64::from(weight) * MASS_OF_ONE).floor();
+            for lane in 0..LANES {
+                lanes[lane] += (f64::from(chunk[lane]) * MASS_OF_ONE).floor();
             }
         }
         let rest = rest.iter().map(|&weight| mass(weight));
