@@ -402,7 +402,9 @@ impl Job {
             for block in 0..self.blocks {
                 let span = self.header.add(block / 2 * format.span_bytes());
                 if format.bits == 8 {
-                    prefetch(span.add(block % 2 * format.block()), format.block() + 64);
+                    // Counted from the job that the tiles are at: one chunk further on.
+                    let next = span.wrapping_add(CHUNK / format.span() * format.span_bytes());
+                    prefetch(next.wrapping_add(block % 2 * format.block()), format.block() + 64);
                 }
                 let d = halves(span.add(block % 2 * 32));
                 let dots = self.sums.add(block * SUMS);
