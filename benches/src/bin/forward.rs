@@ -195,7 +195,9 @@ impl TensorSource for Random {
         } else {
             (0.0, 3f32.sqrt() / width.sqrt())
         };
-        let mut state = name.bytes().fold(1u64, |state, byte| state * 31 + u64::from(byte)) | 1;
+        let mut state =
+            name.bytes().fold(1u64, |state, byte| state.wrapping_mul(31).wrapping_add(byte.into()))
+                | 1;
         let mut value = || {
             state ^= state << 13;
             state ^= state >> 7;
