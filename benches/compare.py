@@ -8,6 +8,7 @@ serve random weights in the shapes of known models (`make_model.py`; for llama-s
 
 The load comes from `pinion bench` for both sides (`--client` names the binary; `--ours` otherwise). A ratio is the
 median of the ratios of neighbouring runs, and it is only given for runs that did alternate. `--only` picks scenarios.
+`--llama-args=--no-repack` where llama-server ends with an illegal instruction in its AMX code, as on some guests.
 """
 
 import argparse
@@ -120,7 +121,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(side, target, model, kind, work, streams):
+def start(side, target, model, kind, work, streams, llama_args=""):
     """Serves a model on one side."""
     if target.startswith(("http://", "https://")):
         return Server(side, url=target.rstrip("/"))
@@ -131,7 +132,7 @@ def start(side, target, model, kind, work, streams):
         file = gguf_of(model, kind, work, pathlib.Path(target).parent)
         command = [target, "-m", file, "--host", "127.0.0.1", "--port", str(port), "-t", threads, "-tb", threads]
         ready = "/health"
-        command += ["-np", str(streams), "-c", str(streams * CONTEXT), "--no-webui"]
+        command += ["-np", str(streams), "-c", str(streams * CONTEXT), "--no-webui", *llama_args.split()]
     else:
         ready = "/readyz"
         command = [target, "serve", package, "--listen", f"127.0.0.1:{port}", "--threads", threads, "--dtype", kind]
@@ -263,7 +264,7 @@ def compare(args, targets):
             servers = []
             try:
                 for side, target in targets.items():
-                    servers.append(start(side, target, model, kind, args.work, STREAMS))
+                    servers.append(start(side, target, model, kind, args.work, STREAMS, args.llama_args))
                 for scenario in args.only:
                     if scenario == "prefix" and kind not in PREFIX_TYPES.get(model, kind):
                         continue
@@ -276,15 +277,15 @@ def compare(args, targets):
                 for server in servers:
                     server.stop()
             if args.memory and not remote:
-                cells.append(memory(targets, model, kind, args.work, client))
+                cells.append(memory(targets, model, kind, args, client))
     return cells
 
 
-def memory(targets, model, kind, work, client):
+def memory(targets, model, kind, args, client):
     """Peak memory of a server for one sequence after a request of 512 tokens, one side after the other."""
     peaks = {}
     for side, target in targets.items():
-        server = start(side, target, model, kind, work, 1)
+        server = start(side, target, model, kind, args.work, 1, args.llama_args)
         try:
             measure(server, "prefill", client, 7)
             peaks[side] = server.peak_bytes()
@@ -337,7 +338,8 @@ def markdown(result):
     lines = [
         f"Machine: {about['cpus']} CPUs, {about['cpu']}, {about['memory_gib']} GiB, Linux {about['kernel']}; "
         f"{' '.join(about['flags'])}.",
-        f"Date: {about['date']}. Commit: {about['commit']}. Versions: {versions}.",
+        f"Date: {about['date']}. Commit: {about['commit']}. Versions: {versions}. "
+        f"Arguments added for llama-server: {result['llama_args'] or 'none'}.",
     ]
     rates = about["bandwidth_gb_s"]
     if rates:
@@ -386,6 +388,7 @@ def arguments():
     parser.add_argument("--theirs", required=True, help="binary or URL of the second side")
     parser.add_argument("--client", help="the pinion binary that makes the load [default: --ours]")
     parser.add_argument("--bandwidth", help="the binary that measures bandwidth [default: beside the client]")
+    parser.add_argument("--llama-args", default="", help="further arguments of llama-server, as one text")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--types", nargs="+", choices=list(TYPES), default=list(TYPES))
     parser.add_argument("--only", nargs="+", choices=list(SCENARIOS), default=list(SCENARIOS), help="scenarios")
@@ -411,7 +414,7 @@ def main():
     cells = compare(args, targets)
     files = [args.work / f"{model}-{kind}.gguf" for model in args.models for kind in args.types]
     types = {file.name: picked_types(file) for file in files if file.exists()}
-    result = dict(machine=about, sides=names, gguf_types=types, cells=cells)
+    result = dict(machine=about, llama_args=args.llama_args, sides=names, gguf_types=types, cells=cells)
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
     table = markdown(result)
