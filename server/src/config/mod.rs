@@ -90,6 +90,8 @@ pub struct WorkerConfig {
     pub max_queue: u32,
     /// Bytes of KV cache; none sizes it from free memory.
     pub kv_cache_bytes: Option<u64>,
+    /// Type of keys and values; none follows the weights.
+    pub kv_cache_dtype: Option<String>,
     /// Compute threads; none uses every CPU the process may use.
     pub threads: Option<u32>,
     /// Whether full prefix blocks are found again.

@@ -170,6 +170,10 @@ impl Reader<'_> {
             max_num_batched_tokens: self.required("max-num-batched-tokens", value::count)?,
             max_queue: self.required("max-queue", value::count)?,
             kv_cache_bytes: self.optional("kv-cache-size", value::bytes),
+            kv_cache_dtype: self.optional("kv-cache-dtype", |text| {
+                let known = matches!(text, "f32" | "bf16" | "f16");
+                known.then(|| text.to_owned()).ok_or_else(|| "expected f32, bf16 or f16".to_owned())
+            }),
             threads: self.optional("threads", value::count),
             prefix_cache: self.required("prefix-cache", value::switch)?,
             speculative_tokens: self

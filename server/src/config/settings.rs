@@ -38,6 +38,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("max-num-batched-tokens", "TOKENS", "2048", "Tokens of one step"),
     setting("max-queue", "COUNT", "256", "Generations that may wait; further ones get 429"),
     setting("kv-cache-size", "BYTES", "", "Size of the KV cache [default: from free memory]"),
+    setting(
+        "kv-cache-dtype",
+        "TYPE",
+        "",
+        "Type of keys and values: f32, bf16 or f16 [default: f32 for f32 weights, else bf16]",
+    ),
     setting("threads", "COUNT", "", "Compute threads [default: every CPU the process may use]"),
     setting("prefix-cache", "BOOL", "true", "Find computed prompt prefixes again"),
     setting(

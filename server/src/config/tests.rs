@@ -47,6 +47,14 @@ fn every_bad_value_names_its_setting_and_origin() {
 }
 
 #[test]
+fn keys_and_values_have_one_of_three_types() {
+    for (name, is_known) in [("f32", true), ("bf16", true), ("f16", true), ("q8_0", false)] {
+        let flags = Flags(vec![("kv-cache-dtype", name.to_owned())]);
+        assert_eq!(resolve(&flags, &none, None).unwrap().typed().is_ok(), is_known, "{name}");
+    }
+}
+
+#[test]
 fn unknown_keys_of_the_file_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pinion.toml");

@@ -114,6 +114,8 @@ pub struct LoadRequest {
     pub max_waiting: u32,
     /// Bytes of KV cache; none sizes it from free memory.
     pub kv_cache_bytes: Option<u64>,
+    /// Type of keys and values: `f32`, `bf16` or `f16`; none takes f32 for f32 weights, else bf16.
+    pub kv_cache_dtype: Option<String>,
     /// Compute threads; none uses every CPU the process may use.
     pub threads: Option<u32>,
     /// Bytes the process may allocate on top of the loaded model.

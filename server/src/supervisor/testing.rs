@@ -48,6 +48,7 @@ pub(crate) fn scripted(name: &str, cog_yaml: &str, max_in_flight: usize) -> (Pac
         max_num_batched_tokens: 1,
         max_waiting: 0,
         kv_cache_bytes: None,
+        kv_cache_dtype: None,
         threads: None,
         memory_headroom_bytes: 0,
         prefix_cache: false,

@@ -85,7 +85,7 @@ fn serve(
     let LoadedPackage { model, tokenizer, template, eos_token_ids, defaults, warnings, .. } =
         package;
     let spec = model.spec().clone();
-    let kv_spec = kv_spec(&spec, request)?;
+    let kv_spec = kv_spec(&spec, request, &package.dtype)?;
     let kv = PagedKvCache::allocate(&kv_spec, &device).map_err(broken)?;
     let config = SchedulerConfig {
         max_num_seqs: request.max_num_seqs as usize,
@@ -169,14 +169,32 @@ fn device(name: &str) -> Result<Device, WorkerError> {
     }
 }
 
-fn kv_spec(spec: &ModelSpec, request: &LoadRequest) -> Result<KvCacheSpec, WorkerError> {
+/// Keys and values are as exact as the weights that made them: f32 for f32 weights, else bf16.
+fn kv_dtype(asked: Option<&str>, weights: &str) -> Result<DType, WorkerError> {
+    match asked.unwrap_or(if weights == "f32" { "f32" } else { "bf16" }) {
+        "f32" => Ok(DType::F32),
+        "bf16" => Ok(DType::BF16),
+        "f16" => Ok(DType::F16),
+        other => Err(package_error(
+            "unknown_kv_cache_dtype",
+            format!("a KV cache cannot be {other}"),
+            Some("use f32, bf16 or f16"),
+        )),
+    }
+}
+
+fn kv_spec(
+    spec: &ModelSpec,
+    request: &LoadRequest,
+    weights: &str,
+) -> Result<KvCacheSpec, WorkerError> {
     let mut kv = KvCacheSpec {
         num_layers: spec.num_layers,
         num_kv_heads: spec.num_kv_heads,
         head_dim: spec.head_dim,
         block_size: BLOCK_SIZE,
         num_blocks: 0,
-        dtype: DType::F32,
+        dtype: kv_dtype(request.kv_cache_dtype.as_deref(), weights)?,
     };
     let blocks_of_one = spec.max_model_len.div_ceil(BLOCK_SIZE);
     let wanted = blocks_of_one.saturating_mul(request.max_num_seqs as usize);

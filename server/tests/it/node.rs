@@ -198,6 +198,7 @@ fn load_request(device: &str) -> LoadRequest {
         max_num_batched_tokens: 512,
         max_waiting: 4,
         kv_cache_bytes: None,
+        kv_cache_dtype: None,
         threads: None,
         memory_headroom_bytes: 1 << 30,
         prefix_cache: true,
