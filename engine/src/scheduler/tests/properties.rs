@@ -224,7 +224,7 @@ proptest! {
 
     /// The bound that the rules promise: whoever is first in line has a token in every step, and
     /// those before it in line are a fixed set, so it waits for no more steps than these and itself
-    /// have tokens.
+    /// have tokens; again for each later one that went first, and may have taken what was computed.
     #[test]
     fn nothing_starves_whatever_keeps_coming(
         config in config(),
@@ -273,7 +273,11 @@ proptest! {
             let before = all.iter().filter(|other| {
                 other.place <= one.place && other.lives.1.is_none_or(|end| one.lives.0 <= end)
             });
-            let bound: usize = before.map(|other| other.num_tokens).sum();
+            let num_overtakers = |of: &Tracked| {
+                all.iter().filter(|other| of.id < other.id && other.place < of.place).count()
+            };
+            let bound: usize =
+                before.map(|other| other.num_tokens * (1 + num_overtakers(other))).sum();
             let waited = one.lives.1.expect("all have ended") - one.lives.0;
             prop_assert!(waited <= bound, "{one:?}: {waited} steps instead of {bound}");
         }
