@@ -84,8 +84,14 @@ class Server:
                         return
             except OSError:
                 time.sleep(0.1)
+        raise SystemExit(f"{self.side} did not start:\n{self.last_words()}")
+
+    def last_words(self):
+        """The end of what the server printed, and its exit status if it is gone."""
+        if self.process is None:
+            return ""
         self.log.seek(0)
-        raise SystemExit(f"{self.side} did not start:\n{self.log.read()[-2000:]}")
+        return f"{self.log.read()[-2000:]}\nexit status: {self.process.poll()}"
 
     def peak_bytes(self):
         """Largest resident size of the server's processes, summed."""
@@ -211,7 +217,8 @@ def measure(server, scenario, client, seed):
     except json.JSONDecodeError:
         raise SystemExit(f"{server.side}, {scenario}: {done.stderr.strip() or done.stdout.strip()}")
     if report["failed"]:
-        raise SystemExit(f"{server.side}, {scenario}: {report['failed']} requests failed: {report['first_error']}")
+        failure = f"{report['failed']} requests failed: {report['first_error']}"
+        raise SystemExit(f"{server.side}, {scenario}: {failure}\n{server.last_words()}")
     values = {}
     for name, path, kind in figures:
         value = report
@@ -231,7 +238,7 @@ def alternate(servers, scenario, client, rounds, budget, seed):
     for round in range(rounds):
         order = servers if round % 2 == 0 else servers[::-1]
         for server in order:
-            runs.append(measure(server, scenario, client, seed + round) | dict(round=round))
+            runs.append(measure(server, scenario, client, seed + 100 * round) | dict(round=round))
         if deadline < time.time():
             break
     return runs

@@ -56,6 +56,8 @@ impl Client {
         let base = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(10))
+            // Some servers close a connection just when it would be used again.
+            .pool_max_idle_per_host(0)
             .no_proxy()
             .build()
             .map_err(|e| CliError::failed(format!("the HTTP client does not start: {e}")))?;
