@@ -9,6 +9,9 @@ use std::sync::{Arc, LazyLock};
 use crate::math::PORTABLE_FUSES;
 use crate::pool::{self, ThreadPool};
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use amx::TileConfig;
+
 /// Instruction sets of this processor that matter for model code, by their usual names.
 ///
 /// More are listed than the kernels use, so that a report of a machine says what it could do.

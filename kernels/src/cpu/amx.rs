@@ -1,8 +1,32 @@
-//! Whether this process may use AMX tiles.
+//! AMX tiles: whether this process may use them, and how they are set up.
 #![expect(unsafe_code, reason = "asks the processor and the kernel")]
 
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use std::ops::Range;
 use std::sync::LazyLock;
+
+/// What `LDTILECFG` reads: the shape of each tile.
+#[repr(C, align(64))]
+pub(crate) struct TileConfig {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl TileConfig {
+    /// Ranges of tiles with the rows of each, and the bytes of a row. The other tiles are empty.
+    pub(crate) fn new<const N: usize>(shapes: [(Range<usize>, u8, u16); N]) -> Self {
+        let mut config =
+            Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        for (tiles, rows, row_bytes) in shapes {
+            config.rows[tiles.clone()].fill(rows);
+            config.row_bytes[tiles].fill(row_bytes);
+        }
+        config
+    }
+}
 
 /// Tiles with both products that kernels use, of `bf16` and of `int8`: what the processor offers
 /// and the kernel lets this process have.

@@ -9,7 +9,7 @@
 
 use std::arch::asm;
 
-use crate::cpu::Kernel;
+use crate::cpu::{Kernel, TileConfig};
 use crate::packed::{PAIR_DEPTH, PAIR_ROWS};
 
 /// Rows of one tile.
@@ -79,8 +79,9 @@ pub(crate) unsafe fn accumulate(product: Product<'_>, sums: &mut [SumRow]) {
     assert!(right.len() >= needed, "the right side is complete");
     assert!(sums.len() >= rows, "the result has room");
     let sums = sums.as_mut_ptr().cast::<f32>();
+    let config = TileConfig::new([(0..6, rows as u8, 64), (6..8, TILE_ROWS as u8, 64)]);
     let job = Job {
-        frame: Frame { config: Config::new(rows as u8), sums },
+        frame: Frame { config, sums },
         left: left.as_ptr(),
         part: rows * size_of::<TileRow>(),
         right: right.as_ptr(),
@@ -103,31 +104,11 @@ pub(crate) unsafe fn accumulate(product: Product<'_>, sums: &mut [SumRow]) {
 
 static ZEROS: SumRow = SumRow::ZERO;
 
-/// What `LDTILECFG` reads: sums in tiles 0 to 3, the left side in 4 and 5, the right in 6 and 7.
-#[repr(C, align(64))]
-struct Config {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-impl Config {
-    fn new(rows: u8) -> Self {
-        let mut config =
-            Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        config.row_bytes[..8].fill(64);
-        config.rows[..6].fill(rows);
-        config.rows[6..8].fill(TILE_ROWS as u8);
-        config
-    }
-}
-
 /// What the instructions read from memory.
 #[repr(C, align(64))]
 struct Frame {
-    config: Config,
+    /// Sums in tiles 0 to 3, the left side in 4 and 5, the right in 6 and 7.
+    config: TileConfig,
     sums: *mut f32,
 }
 

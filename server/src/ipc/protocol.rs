@@ -437,6 +437,14 @@ pub struct WorkerError {
     pub param: Option<String>,
 }
 
+impl WorkerError {
+    /// The worker, the machine or the node is at fault, and no more is to be said.
+    pub fn internal(code: impl Into<String>, message: impl Into<String>) -> Self {
+        let (code, message) = (code.into(), message.into());
+        Self { kind: ErrorKind::Internal, code, message, hint: None, param: None }
+    }
+}
+
 /// The engine's counters after a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use super::{CANCELLED, CLIENT_GONE, Cursor, StreamBuffer};
 use crate::error::ApiError;
 use crate::http::Tenant;
-use crate::ipc::{ErrorKind, Event, WorkerError};
+use crate::ipc::{Event, WorkerError};
 use crate::supervisor::{Generation, Package};
 use crate::wire::openai::{GenerateRequest, Meta, Submission};
 
@@ -74,7 +74,7 @@ impl Inference {
         let submissions = submissions.into_iter().map(submission).collect();
         let submitted = package.generate_all(&self.buffer, submissions);
         if let Err(error) = &submitted {
-            self.buffer.fail(&ended(&error.code, &error.message));
+            self.buffer.fail(&WorkerError::internal(&*error.code, &*error.message));
         }
         *self.generations.lock() = submitted?;
         Ok(())
@@ -93,7 +93,7 @@ impl Inference {
     }
 
     fn end(&self, code: &str, message: &str) {
-        self.buffer.fail(&ended(code, message));
+        self.buffer.fail(&WorkerError::internal(code, message));
         self.generations.lock().iter().for_each(Generation::cancel);
     }
 
@@ -186,15 +186,5 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.inference.leave();
-    }
-}
-
-fn ended(code: &str, message: &str) -> WorkerError {
-    WorkerError {
-        kind: ErrorKind::Internal,
-        code: code.to_owned(),
-        message: message.to_owned(),
-        hint: None,
-        param: None,
     }
 }

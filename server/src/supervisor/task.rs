@@ -352,13 +352,7 @@ impl Task {
         });
         match command {
             Command::Submit(_, sinks) => {
-                let refusal = WorkerError {
-                    kind: ErrorKind::Internal,
-                    code: error.code.into_owned(),
-                    message: error.message,
-                    hint: None,
-                    param: None,
-                };
+                let refusal = WorkerError::internal(error.code, error.message);
                 sinks.into_iter().for_each(|sink| sink.fail(refusal.clone()));
             }
             Command::Tokenize(_, answer) => {

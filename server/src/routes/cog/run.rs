@@ -142,7 +142,5 @@ fn input_error(message: String) -> WorkerError {
 }
 
 fn gone() -> WorkerError {
-    let (code, message) =
-        ("worker_gone".to_owned(), "the worker of the package is gone".to_owned());
-    WorkerError { kind: ErrorKind::Internal, code, message, hint: None, param: None }
+    WorkerError::internal("worker_gone", "the worker of the package is gone")
 }

@@ -22,6 +22,7 @@ use prepare::{prefetch, scale, unpack};
 
 use super::Matrix;
 use super::avx512::halves;
+use crate::cpu::TileConfig;
 use crate::packed::AlignedBytes;
 use crate::quant::activations::{Left, QuantizedRows};
 use crate::quant::{BLOCK, Family, Format, TILE_ROWS};
@@ -109,7 +110,13 @@ impl Panel<'_> {
     unsafe fn run(&self) {
         let Matrix { format, cols, .. } = self.matrix;
         let depth = if format.family == Family::Plain { BLOCK } else { 2 * BLOCK };
-        let config = Config::new(self.rows.min(TILE_ROWS) as u8, depth as u8);
+        let rows = self.rows.min(TILE_ROWS) as u8;
+        // Sums in tiles 0 and 1, activations in 4 and 5, weights in 6 and 7.
+        let config = TileConfig::new([
+            (0..2, rows, 64),
+            (4..6, rows, depth as u16),
+            (6..8, depth as u8 / 4, 64),
+        ]);
         // SAFETY: the caller's contract.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack));
@@ -233,32 +240,6 @@ impl Pipe<'_, '_> {
             // SAFETY: the caller's contract.
             unsafe { job.add(self.panel.matrix.format) };
         }
-    }
-}
-
-/// What `LDTILECFG` reads: sums in tiles 0 and 1, activations in 4 and 5, weights in 6 and 7.
-#[repr(C, align(64))]
-struct Config {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-impl Config {
-    fn new(rows: u8, depth: u8) -> Self {
-        let (mut row_bytes, mut tile_rows) = ([0; 16], [0; 16]);
-        for tile in [0, 1] {
-            (row_bytes[tile], tile_rows[tile]) = (64, rows);
-        }
-        for tile in [4, 5] {
-            (row_bytes[tile], tile_rows[tile]) = (u16::from(depth), rows);
-        }
-        for tile in [6, 7] {
-            (row_bytes[tile], tile_rows[tile]) = (64, depth / 4);
-        }
-        Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows: tile_rows }
     }
 }
 
