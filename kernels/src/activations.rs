@@ -72,6 +72,48 @@ impl Activations {
         Ok(all)
     }
 
+    /// Rows of heads: each head has its share of a row of every part, beside one another.
+    ///
+    /// # Errors
+    /// When parts have different numbers of rows, or a width that is no multiple of `heads`.
+    pub fn beside_by_head(parts: &[&Self], heads: usize) -> Result<Self> {
+        let rows = parts.first().map_or(0, |part| part.rows);
+        let fits = |part: &&Self| part.rows == rows && part.width.checked_rem(heads) == Some(0);
+        if let Some(part) = parts.iter().find(|part| !fits(part)) {
+            bail!("{} rows of {} are not {rows} rows of {heads} heads", part.rows, part.width)
+        }
+        let mut all = Self::uninit(rows, parts.iter().map(|part| part.width).sum());
+        let mut rest = all.values_mut();
+        for row in 0..rows {
+            for head in 0..heads {
+                for part in parts {
+                    let len = part.width / heads;
+                    let (values, after) = rest.split_at_mut(len);
+                    let start = row * part.width + head * len;
+                    values.copy_from_slice(&part.values()[start..start + len]);
+                    rest = after;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Some columns of each row.
+    ///
+    /// # Errors
+    /// When rows do not have them.
+    pub fn columns(&self, columns: std::ops::Range<usize>) -> Result<Self> {
+        if self.width < columns.end || columns.end < columns.start {
+            bail!("rows of {} have no columns {columns:?}", self.width)
+        }
+        let mut part = Self::uninit(self.rows, columns.len());
+        let rows = part.values_mut().chunks_exact_mut(columns.len().max(1));
+        for (to, from) in rows.zip(self.values().chunks_exact(self.width.max(1))) {
+            to.copy_from_slice(&from[columns.clone()]);
+        }
+        Ok(part)
+    }
+
     /// A tensor `[rows, width]` on the CPU; takes the memory along.
     pub fn into_tensor(mut self) -> Result<Tensor> {
         let mut memory = std::mem::take(&mut self.memory);

@@ -34,6 +34,13 @@ impl<'a> Rows<'a> {
         Self { data, outer: (tokens, stride), inner: (heads.len(), head_dim), width: head_dim }
     }
 
+    /// Some columns of rows that are `stride` wide.
+    pub(crate) fn columns(data: &'a [f32], stride: usize, first: usize, width: usize) -> Self {
+        let rows = data.len().checked_div(stride).unwrap_or(0);
+        let data = data.get(first..).unwrap_or_default();
+        Self { data, outer: (rows, stride), inner: (1, 0), width }
+    }
+
     /// Number of rows.
     pub(crate) fn len(&self) -> usize {
         self.outer.0 * self.inner.0

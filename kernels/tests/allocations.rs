@@ -90,7 +90,7 @@ impl Layer {
         let mut qkv = ops::linear(&ops::rms_norm(&x, &self.norm, 1e-5)?, qkv_proj, None)?;
         let rotated = (0..HEADS + KV_HEADS, HEAD_DIM);
         ops::rope(&mut qkv, rotated, &self.positions, &self.rope)?;
-        let params = AttentionParams { scale: 0.2, sliding_window: None };
+        let params = AttentionParams::new(0.2);
         let h = PagedAttention.forward((&self.cache, &self.meta), 0, &qkv, params)?;
         ops::add_linear(&h, o_proj, None, &mut x)?;
         let h = ops::silu_mul(&ops::linear(&x, gate_up, None)?)?;

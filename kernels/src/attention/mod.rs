@@ -20,11 +20,22 @@ pub use reference::ReferenceAttention;
 
 /// Constants of one layer.
 #[derive(Clone, Copy, Debug)]
-pub struct AttentionParams {
+pub struct AttentionParams<'a> {
     /// Usually `1 / sqrt(head_dim)`.
     pub scale: f32,
     /// Attend to this many last tokens only, the query's own included.
     pub sliding_window: Option<usize>,
+    /// Scores `s` become `cap * tanh(s / cap)`.
+    pub soft_cap: Option<f32>,
+    /// A score for each query head that takes part in its softmax and has no value.
+    pub sinks: Option<&'a [f32]>,
+}
+
+impl AttentionParams<'_> {
+    /// Plain causal attention.
+    pub const fn new(scale: f32) -> Self {
+        Self { scale, sliding_window: None, soft_cap: None, sinks: None }
+    }
 }
 
 /// The one seam between model code and attention kernels.
@@ -50,7 +61,7 @@ pub trait AttentionBackend: Send + Sync {
         cx: (&PagedKvCache, &AttnMetadata),
         layer: usize,
         qkv: &Activations,
-        params: AttentionParams,
+        params: AttentionParams<'_>,
     ) -> Result<Activations>;
 }
 
@@ -63,7 +74,11 @@ struct StepHeads<'a> {
 }
 
 impl<'a> StepHeads<'a> {
-    fn new(cache: &PagedKvCache, meta: &AttnMetadata, qkv: &'a Activations) -> Result<Self> {
+    fn new(
+        (cache, meta): (&PagedKvCache, &AttnMetadata),
+        qkv: &'a Activations,
+        params: AttentionParams<'_>,
+    ) -> Result<Self> {
         let KvCacheSpec { num_kv_heads: kv, head_dim, .. } = *cache.spec();
         let (width, all) = (qkv.width(), qkv.width() / head_dim);
         if !width.is_multiple_of(head_dim) || all <= 2 * kv || !all.is_multiple_of(kv) {
@@ -71,6 +86,9 @@ impl<'a> StepHeads<'a> {
         }
         meta.check(cache.spec(), qkv.rows())?;
         let num_heads = all - 2 * kv;
+        if let Some(sinks) = params.sinks.filter(|sinks| sinks.len() != num_heads) {
+            bail!("attention: {num_heads} query heads need as many sinks: {}", sinks.len())
+        }
         Ok(Self {
             num_heads,
             q: qkv.heads(0..num_heads, head_dim),

@@ -7,6 +7,7 @@ use candle_core::{CpuStorage, Result, bail};
 use half::{bf16, f16};
 
 use super::single::{MAX_ROWS, Single};
+use super::softmax::Running;
 use super::tile::{HeadBlocks, QueryTile};
 use super::{AttentionBackend, AttentionParams, AttnMetadata, StepHeads};
 use crate::cpu::Cpu;
@@ -40,9 +41,9 @@ impl AttentionBackend for PagedAttention {
         (cache, meta): (&PagedKvCache, &AttnMetadata),
         layer: usize,
         qkv: &Activations,
-        params: AttentionParams,
+        params: AttentionParams<'_>,
     ) -> Result<Activations> {
-        let StepHeads { num_heads, q, k, v } = StepHeads::new(cache, meta, qkv)?;
+        let StepHeads { num_heads, q, k, v } = StepHeads::new((cache, meta), qkv, params)?;
         cache.store(layer, k, v, &meta.slot_mapping)?;
         let attend = Attend { spec: cache.spec(), meta, params, cpu: Cpu::current() };
         let mut out = Activations::uninit(qkv.rows(), num_heads * attend.spec.head_dim);
@@ -65,7 +66,7 @@ impl AttentionBackend for PagedAttention {
 struct Attend<'a> {
     spec: &'a KvCacheSpec,
     meta: &'a AttnMetadata,
-    params: AttentionParams,
+    params: AttentionParams<'a>,
     cpu: Cpu,
 }
 
@@ -96,7 +97,9 @@ impl Attend<'_> {
             };
             let place =
                 |row: usize| (item.token + row / groups) * num_heads + head * groups + row % groups;
-            let window = self.params.sliding_window.unwrap_or(usize::MAX);
+            let AttentionParams { scale, soft_cap, sliding_window, sinks } = self.params;
+            let window = sliding_window.unwrap_or(usize::MAX);
+            let sinks = sinks.map(|sinks| &sinks[head * groups..(head + 1) * groups]);
             if item.num_tokens == 1 && Single::<T>::takes(groups, head_dim, block_size) {
                 let first = place(0);
                 let mut queries = [&[][..]; MAX_ROWS];
@@ -104,14 +107,16 @@ impl Attend<'_> {
                 (first..).zip(&mut *queries).for_each(|(row, query)| *query = q.row(row));
                 let end = item.position + 1;
                 let positions = end.saturating_sub(window)..end;
-                let single =
-                    Single { isa: self.cpu.isa, head: cache, scale: self.params.scale, positions };
+                let isa = self.cpu.isa;
+                let single = Single { isa, head: cache, scale, soft_cap, sinks, positions };
                 // SAFETY: items differ in their tokens or their heads, so in their rows.
                 let out = unsafe { parts.part(first * head_dim..(first + groups) * head_dim) };
                 return single.run(queries, out);
             }
             let rows = (0..item.num_tokens * groups).map(|row| q.row(place(row)));
-            let mut tile = QueryTile::new(&self.cpu, head_dim, self.params.scale, rows);
+            let start = |row: usize| Running::new(sinks.map(|sinks| sinks[row % groups]));
+            let mut tile = QueryTile::new(&self.cpu, head_dim, scale, rows, start);
+            tile.soft_cap = soft_cap;
             tile.attend_to(cache, item.position, groups, window);
             for row in 0..item.num_tokens * groups {
                 let start = place(row) * head_dim;

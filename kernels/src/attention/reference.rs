@@ -19,9 +19,9 @@ impl AttentionBackend for ReferenceAttention {
         (cache, meta): (&PagedKvCache, &AttnMetadata),
         layer: usize,
         qkv: &Activations,
-        params: AttentionParams,
+        params: AttentionParams<'_>,
     ) -> Result<Activations> {
-        let heads = StepHeads::new(cache, meta, qkv)?;
+        let heads = StepHeads::new((cache, meta), qkv, params)?;
         cache.store(layer, heads.k, heads.v, &meta.slot_mapping)?;
         let (num_heads, head_dim) = (heads.num_heads, cache.spec().head_dim);
         let values: Vec<f32> =
@@ -58,7 +58,7 @@ fn gather(
     Ok((slots(k)?, slots(v)?))
 }
 
-fn attend(q: &Tensor, k: &Tensor, v: &Tensor, params: AttentionParams) -> Result<Tensor> {
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor, params: AttentionParams<'_>) -> Result<Tensor> {
     let (q_len, num_heads, head_dim) = q.dims3()?;
     let (kv_len, num_kv_heads, _) = k.dims3()?;
     let groups = num_heads / num_kv_heads;
@@ -70,7 +70,10 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor, params: AttentionParams) -> Result
             .contiguous()
     };
     let q = q.transpose(0, 1)?.contiguous()?;
-    let scores = (q.matmul(&spread(k)?.t()?)? * f64::from(params.scale))?;
+    let mut scores = (q.matmul(&spread(k)?.t()?)? * f64::from(params.scale))?;
+    if let Some(cap) = params.soft_cap.map(f64::from) {
+        scores = ((scores / cap)?.tanh()? * cap)?;
+    }
     let offset = kv_len - q_len;
     let window = params.sliding_window.unwrap_or(usize::MAX);
     let mask: Vec<f32> = (0..q_len)
@@ -84,6 +87,11 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor, params: AttentionParams) -> Result
         })
         .collect();
     let mask = Tensor::from_vec(mask, (1, q_len, kv_len), q.device())?.to_dtype(q.dtype())?;
-    let probs = candle_nn::ops::softmax(&scores.broadcast_add(&mask)?, D::Minus1)?;
-    probs.matmul(&spread(v)?)?.transpose(0, 1)?.reshape((q_len, num_heads * head_dim))
+    let mut scores = scores.broadcast_add(&mask)?;
+    if let Some(sinks) = params.sinks {
+        let sinks = Tensor::new(sinks, q.device())?.reshape((num_heads, 1, 1))?;
+        scores = Tensor::cat(&[scores, sinks.expand((num_heads, q_len, 1))?], D::Minus1)?;
+    }
+    let probs = candle_nn::ops::softmax(&scores, D::Minus1)?.narrow(D::Minus1, 0, kv_len)?;
+    probs.contiguous()?.matmul(&spread(v)?)?.transpose(0, 1)?.reshape((q_len, num_heads * head_dim))
 }

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::softmax::{Running, SoftmaxTile};
+use super::softmax::{Running, SoftCap, SoftmaxTile};
 use super::tile::{HeadBlocks, KEYS};
 use crate::cpu::{Isa, Kernel};
 use crate::kv_cache::KvElement;
@@ -30,6 +30,9 @@ pub(super) struct Single<'a, T> {
     pub(super) isa: Isa,
     pub(super) head: HeadBlocks<'a, T>,
     pub(super) scale: f32,
+    pub(super) soft_cap: Option<f32>,
+    /// One a query, if there are any.
+    pub(super) sinks: Option<&'a [f32]>,
     /// Positions that the token sees, its own included.
     pub(super) positions: Range<usize>,
 }
@@ -64,7 +67,8 @@ impl<T: KvElement> Single<'_, T> {
             query.iter_mut().zip(*from).for_each(|(to, from)| *to = from * self.scale);
         }
         let mut sums = [[0f32; MAX_HEAD_DIM]; ROWS];
-        let mut running = [Running::START; ROWS];
+        let mut running: [_; ROWS] =
+            std::array::from_fn(|row| Running::new(self.sinks.map(|sinks| sinks[row])));
         let Range { start, end } = self.positions;
         for base in (start / KEYS * KEYS..end).step_by(KEYS) {
             let visible = start.saturating_sub(base)..(end - base).min(KEYS);
@@ -81,6 +85,9 @@ impl<T: KvElement> Single<'_, T> {
                 out: &mut scores,
             });
             for ((scores, running), sums) in scores.iter_mut().zip(&mut running).zip(&mut sums) {
+                if let Some(cap) = self.soft_cap {
+                    self.isa.run(SoftCap { scores, cap });
+                }
                 let visible = visible.clone();
                 let factor = self.isa.run(SoftmaxTile { scores, visible, running });
                 if factor.to_bits() != 1f32.to_bits() {

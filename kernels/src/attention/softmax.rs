@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::tile::KEYS;
 use crate::cpu::Kernel;
-use crate::math::{LANES, exp, fold, mul_add};
+use crate::math::{LANES, exp, fold, mul_add, tanh};
 
 /// What a query has seen so far.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,30 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) const START: Self = Self { max: f32::NEG_INFINITY, sum: 0.0 };
+    /// Nothing yet but a sink, if there is one.
+    pub(super) fn new(sink: Option<f32>) -> Self {
+        match sink {
+            Some(max) => Self { max, sum: 1.0 },
+            None => Self { max: f32::NEG_INFINITY, sum: 0.0 },
+        }
+    }
+}
+
+/// Bends the scores of a tile towards a cap.
+pub(super) struct SoftCap<'a> {
+    pub(super) scores: &'a mut [f32; KEYS],
+    pub(super) cap: f32,
+}
+
+impl Kernel for SoftCap<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        for score in self.scores {
+            *score = self.cap * tanh::<FMA>(*score / self.cap);
+        }
+    }
 }
 
 /// Turns the scores of a tile into weights and updates what the query has seen.

@@ -38,6 +38,8 @@ struct World {
     block_size: usize,
     dtype: DType,
     window: Option<usize>,
+    soft_cap: Option<f32>,
+    sinks: bool,
     lens: Vec<usize>,
 }
 
@@ -113,7 +115,13 @@ impl World {
         let [q, k, v] = [q, k, v].map(|parts| Tensor::cat(&parts, 0).unwrap());
         let qkv = fused(&q, &k, &v);
         let scale = 1.0 / (self.head_dim as f32).sqrt();
-        let params = AttentionParams { scale, sliding_window: self.window };
+        let sinks: Vec<f32> = (0..self.num_heads()).map(|head| head as f32 * 0.7 - 1.0).collect();
+        let params = AttentionParams {
+            scale,
+            sliding_window: self.window,
+            soft_cap: self.soft_cap,
+            sinks: self.sinks.then_some(sinks.as_slice()),
+        };
         let out = backend.forward((cache, &meta), 0, &qkv, params).unwrap();
         let out = out.into_tensor().unwrap();
         let lens = parts.iter().map(|(_, from, to)| to - from);
@@ -165,6 +173,8 @@ const SMALL: World = World {
     block_size: 16,
     dtype: DType::F32,
     window: None,
+    soft_cap: None,
+    sinks: false,
     lens: Vec::new(),
 };
 
@@ -186,9 +196,12 @@ fn steps_of_any_size_give_the_same_bits_on_every_path() {
     for cpu in Cpu::all() {
         cpu.scope(|| {
             for (window, dtype) in [(None, DType::F32), (Some(20), DType::BF16)] {
-                let world = World { dtype, window, lens: vec![90, 5, 64], ..SMALL };
-                world.check_invariance();
-                world.check_against_reference();
+                for (soft_cap, sinks) in [(None, false), (Some(1.5), false), (Some(0.7), true)] {
+                    let lens = vec![90, 5, 64];
+                    let world = World { dtype, window, soft_cap, sinks, lens, ..SMALL };
+                    world.check_invariance();
+                    world.check_against_reference();
+                }
             }
         });
     }
@@ -205,7 +218,9 @@ fn a_token_alone_gives_the_bits_it_gives_in_its_prompt() {
                     _ => (Some(16), DType::F16, 32),
                 };
                 let (head_dim, lens) = (32 * (1 + groups % 2), vec![71]);
-                let world = World { groups, head_dim, block_size, dtype, window, lens, ..SMALL };
+                let (soft_cap, sinks) = ((groups % 2 == 0).then_some(0.9), groups % 4 < 2);
+                let shape = World { groups, head_dim, block_size, lens, ..SMALL };
+                let world = World { dtype, window, soft_cap, sinks, ..shape };
                 let whole = &world.whole(&PagedAttention)[0];
                 assert!(bits(&world.chunked(&PagedAttention, 0, 1)) == bits(whole), "{world:?}");
             }
@@ -259,7 +274,7 @@ fn not_a_number_reaches_the_output() {
         block_tables: vec![vec![1]],
         slot_mapping: vec![16, 17, 18, 19],
     };
-    let params = AttentionParams { scale: 0.25, sliding_window: None };
+    let params = AttentionParams::new(0.25);
     let qkv = fused(&q, &k, &values(3, &[4, 2, 16]));
     let out = PagedAttention.forward((&spec, &meta), 0, &qkv, params).unwrap();
     assert!(out.values().iter().all(|x| x.is_nan()));
@@ -277,7 +292,7 @@ fn metadata_that_does_not_fit_is_refused() {
     };
     let run = |meta: &AttnMetadata, qkv: &[usize]| {
         let qkv = Activations::from_tensor(&values(1, qkv)).unwrap();
-        let params = AttentionParams { scale: 1.0, sliding_window: None };
+        let params = AttentionParams::new(1.0);
         // Only the message: where backtraces are on, candle appends one.
         let message = |e: candle_core::Error| e.to_string().lines().next().unwrap().to_owned();
         let run = |backend: &dyn AttentionBackend| {
@@ -299,6 +314,10 @@ fn metadata_that_does_not_fit_is_refused() {
     assert!(with(&|m| m.slot_mapping = vec![18]).contains("does not describe 2 tokens"));
     assert!(with(&|m| m.slot_mapping = vec![18, 48]).contains("48 slots: 48"));
     assert!(with(&|m| m.cu_seqlens_q = vec![0, 3]).contains("does not describe 2 tokens"));
+    let sinks = AttentionParams { sinks: Some(&[0.5; 3]), ..AttentionParams::new(1.0) };
+    let qkv = Activations::from_tensor(&values(1, &[2, 8 * 16])).unwrap();
+    let error = PagedAttention.forward((&cache, &good), 0, &qkv, sinks).unwrap_err().to_string();
+    assert!(error.contains("4 query heads need as many sinks: 3"), "{error}");
     for width in [7 * 16, 4 * 16, 8 * 16 - 1] {
         let error = run(&good, &[2, width]).unwrap_err();
         let expected = format!("rows of {width} are no query heads for 2 kv heads of 16");
@@ -315,11 +334,13 @@ proptest! {
         head_dim in 1usize..70,
         block_size in 1usize..40,
         window in proptest::option::of(1usize..60),
-        bf16 in any::<bool>(),
+        soft_cap in proptest::option::of(0.5f32..4.0),
+        (bf16, sinks) in any::<(bool, bool)>(),
         lens in proptest::collection::vec(1usize..80, 1..4),
     ) {
         let dtype = if bf16 { DType::BF16 } else { DType::F32 };
-        let world = World { groups, num_kv_heads, head_dim, block_size, dtype, window, lens };
+        let shape = World { groups, num_kv_heads, head_dim, block_size, lens, ..SMALL };
+        let world = World { dtype, window, soft_cap, sinks, ..shape };
         world.check_against_reference();
         world.check_invariance();
     }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::softmax::{Running, SoftmaxTile};
+use super::softmax::{Running, SoftCap, SoftmaxTile};
 use crate::cpu::{Cpu, Isa, Kernel};
 use crate::gemm::{self, Ahead, CHUNK, Left, Panel, Right, max_rows};
 use crate::kv_cache::KvElement;
@@ -41,15 +41,17 @@ pub(super) struct QueryTile {
     // In the same order.
     sums: Vec<f32>,
     running: Vec<Running>,
+    pub(super) soft_cap: Option<f32>,
 }
 
 impl QueryTile {
-    /// Takes `num_rows` queries, already scaled by `scale` when they are used.
+    /// Takes queries, already scaled by `scale` when they are used; `start` is what a row has seen.
     pub(super) fn new<'q>(
         cpu: &Cpu,
         head_dim: usize,
         scale: f32,
         rows: impl ExactSizeIterator<Item = &'q [f32]>,
+        start: impl Fn(usize) -> Running,
     ) -> Self {
         let (num_rows, width) = (rows.len(), head_dim.next_multiple_of(CHUNK));
         let mut tile = Self {
@@ -60,7 +62,8 @@ impl QueryTile {
             rows_per_block: max_rows::<1>(cpu.isa),
             queries: vec![0f32; num_rows * width],
             sums: vec![0f32; num_rows * width],
-            running: vec![Running::START; num_rows],
+            running: (0..num_rows).map(start).collect(),
+            soft_cap: None,
         };
         for (row, values) in rows.enumerate() {
             for (chunk, values) in values.chunks(CHUNK).enumerate() {
@@ -114,6 +117,9 @@ impl QueryTile {
     ) {
         for (row, scores) in rows.clone().zip(scores.as_chunks_mut::<KEYS>().0) {
             let running = &mut self.running[row];
+            if let Some(cap) = self.soft_cap {
+                self.cpu.isa.run(SoftCap { scores, cap });
+            }
             let visible = keys.clone();
             let factor = self.cpu.isa.run(SoftmaxTile { scores, visible, running });
             if factor.to_bits() != 1f32.to_bits() {

@@ -3,21 +3,35 @@
 //! Activations are `f32`; vectors of weights are candle tensors. Shapes and types are checked here, so that a wrong model ends in an
 //! error that names the operation and never in wrong numbers.
 
+mod add_scaled;
+mod clamped_swiglu;
 mod embedding;
+mod gelu;
+mod grouped_linear;
+mod layer_norm;
 mod linear;
 mod rms_norm;
 mod rope;
+mod routes;
 mod select_rows;
 mod silu_mul;
+mod soft_cap;
 #[cfg(test)]
 mod tests;
 
+pub use add_scaled::{add_scaled, scale, scale_by_sigmoid};
+pub use clamped_swiglu::clamped_swiglu;
 pub use embedding::embedding;
+pub use gelu::{Gelu, gelu, gelu_mul};
+pub use grouped_linear::{GroupWeight, grouped_linear, linear_heads};
+pub use layer_norm::layer_norm;
 pub use linear::{add_linear, linear};
-pub use rms_norm::{rms_norm, rms_norm_heads};
+pub use rms_norm::{rms_norm, rms_norm_columns, rms_norm_heads};
 pub use rope::{RopeTable, rope};
+pub use routes::{RouterGroups, RouterParams, Routes, Scoring, route};
 pub use select_rows::select_rows;
 pub use silu_mul::silu_mul;
+pub use soft_cap::soft_cap;
 
 use std::ops::Range;
 

@@ -33,13 +33,26 @@ pub fn rms_norm_heads(
     eps: f32,
 ) -> Result<()> {
     let head_dim = weight.elem_count();
-    check_weight(weight, head_dim)?;
     check_heads("rms_norm", x, &heads, head_dim)?;
+    rms_norm_columns(x, heads.start * head_dim..heads.end * head_dim, weight, eps)
+}
+
+/// Normalizes runs of columns of each row of `x` `[n, width]` in place, each as long as `weight`.
+pub fn rms_norm_columns(
+    x: &mut Activations,
+    columns: Range<usize>,
+    weight: &Tensor,
+    eps: f32,
+) -> Result<()> {
+    let len = weight.elem_count();
+    check_weight(weight, len)?;
     let (cpu, width) = (Cpu::current(), x.width());
+    if width < columns.end || !columns.len().is_multiple_of(len) {
+        bail!("rms_norm: rows of {width} have no columns {columns:?} in runs of {len}")
+    }
     with_f32(weight, |weight| {
         for_each_row(&cpu, 2, x.values_mut(), width, |_, row| {
-            let row = &mut row[heads.start * head_dim..heads.end * head_dim];
-            for head in row.chunks_exact_mut(head_dim) {
+            for head in row[columns.clone()].chunks_exact_mut(len) {
                 cpu.isa.run(NormalizeInPlace { x: head, weight, eps });
             }
         });

@@ -12,15 +12,18 @@ use crate::view::with_u32;
 /// When an index is not below `n`.
 pub fn select_rows(x: &Activations, indices: &Tensor) -> Result<Activations> {
     check_dtype("select_rows", "indices", indices, DType::U32)?;
-    with_u32(&indices.contiguous()?, |indices| {
-        let (rows, num_rows) = (x.view(), x.rows());
-        let mut out = Activations::uninit(indices.len(), x.width());
-        for (&index, out) in indices.iter().zip(out.values_mut().chunks_exact_mut(x.width())) {
-            if index as usize >= num_rows {
-                bail!("select_rows: index {index} is not below the number of rows {num_rows}")
-            }
-            out.copy_from_slice(rows.row(index as usize));
+    with_u32(&indices.contiguous()?, |indices| gather_rows(x, indices))?
+}
+
+/// As [`select_rows`].
+pub(super) fn gather_rows(x: &Activations, indices: &[u32]) -> Result<Activations> {
+    let (rows, num_rows) = (x.view(), x.rows());
+    let mut out = Activations::uninit(indices.len(), x.width());
+    for (&index, out) in indices.iter().zip(out.values_mut().chunks_exact_mut(x.width())) {
+        if index as usize >= num_rows {
+            bail!("select_rows: index {index} is not below the number of rows {num_rows}")
         }
-        Ok(out)
-    })?
+        out.copy_from_slice(rows.row(index as usize));
+    }
+    Ok(out)
 }

@@ -6,6 +6,8 @@ use super::RopeTable;
 use crate::cpu::Cpu;
 use crate::{Activations, PackedTensor, WeightType};
 
+mod decoders;
+
 const CPU: &Device = &Device::Cpu;
 
 fn linear(x: &Tensor, weight: &PackedTensor, bias: Option<&Tensor>) -> Result<Tensor> {

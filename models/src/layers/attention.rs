@@ -41,10 +41,8 @@ impl Attention {
 
     /// Attends: `qkv` `[num_tokens, (q + k + v) * head_dim]` to `[num_tokens, q * head_dim]`.
     pub fn forward(&self, cx: &ForwardCtx<'_>, qkv: &Activations) -> Result<Activations> {
-        let params = AttentionParams {
-            scale: 1.0 / (self.head_dim as f32).sqrt(),
-            sliding_window: self.sliding_window,
-        };
+        let plain = AttentionParams::new(1.0 / (self.head_dim as f32).sqrt());
+        let params = AttentionParams { sliding_window: self.sliding_window, ..plain };
         cx.attention.forward((cx.kv, &cx.batch.attn), self.layer, qkv, params)
     }
 }

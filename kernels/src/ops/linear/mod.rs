@@ -49,6 +49,25 @@ fn run(
     bias: Option<&Tensor>,
     (out, mode): (&mut Activations, Mode),
 ) -> Result<()> {
+    multiply_checked(x.view(), weight, bias, (out.values_mut(), mode))
+}
+
+/// As [`linear`], of rows that lie anywhere, to `out` `[n, out]`.
+pub(super) fn linear_rows(
+    x: Rows<'_>,
+    weight: &PackedTensor,
+    bias: Option<&Tensor>,
+    out: &mut [f32],
+) -> Result<()> {
+    multiply_checked(x, weight, bias, (out, Mode::Write))
+}
+
+fn multiply_checked(
+    x: Rows<'_>,
+    weight: &PackedTensor,
+    bias: Option<&Tensor>,
+    (out, mode): (&mut [f32], Mode),
+) -> Result<()> {
     let (in_dim, out_dim, expected) = (x.width(), weight.rows(), weight.cols());
     if in_dim != expected {
         bail!("linear: x has {in_dim} columns, the weight [{out_dim}, {expected}] needs {expected}")
@@ -59,12 +78,12 @@ fn run(
             bail!("linear: bias must be [{out_dim}]: {:?}", bias.shape())
         }
     }
-    if x.rows() == 0 {
+    if x.len() == 0 {
         return Ok(());
     }
     let cpu = Cpu::current();
     let mut multiply = |bias: Option<&[f32]>| {
-        multiply(&cpu, x.view(), weight, Finish { bias, mode }, out.values_mut());
+        multiply(&cpu, x, weight, Finish { bias, mode }, out);
     };
     let Some(bias) = bias else {
         multiply(None);
