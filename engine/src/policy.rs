@@ -74,6 +74,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Whether a token is all that it can take.
+    pub(crate) fn is_one_behind(&self) -> bool {
+        self.num_behind == 1
+    }
+
     /// Tokens of `share` that it can use besides those it has.
     pub(crate) fn num_wanted(&self, max_chunk: usize, share: Share) -> usize {
         let is_served = match share {

@@ -2,7 +2,7 @@
 
 use super::Scheduler;
 use crate::policy::{Budget, Claim, MAX_PREFIX_WAITS, Place, Running, Share, Usage, gives_way};
-use crate::{BlockId, RequestId, Sequence};
+use crate::{BlockId, PerClass, RequestId, RouteClass, Sequence};
 
 /// One sequence's share of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +48,34 @@ struct Step {
     num_running: usize,
     /// Blocks that running sequences still have to take for the tokens they have.
     num_pledged: usize,
+    /// What running sequences would still take.
+    demand: Demand,
     /// First in line of all.
     first: Option<Place>,
     output: SchedulerOutput,
+}
+
+/// Tokens that running sequences are behind and were not given, of those that are one behind and
+/// of the others. What is met need not be looked for.
+#[derive(Default)]
+struct Demand(PerClass<[usize; 2]>);
+
+impl Demand {
+    fn add(&mut self, item: &Running, num_tokens: usize) {
+        self.0[item.class][usize::from(item.is_one_behind())] += num_tokens;
+    }
+
+    fn remove(&mut self, item: &Running, num_tokens: usize) {
+        self.0[item.class][usize::from(item.is_one_behind())] -= num_tokens;
+    }
+
+    fn is_met(&self, share: Share, is_one_behind: bool) -> bool {
+        let is_met = |class| self.0[class][usize::from(is_one_behind)] == 0;
+        match share {
+            Share::Kept(class) => is_met(class),
+            Share::Lent => RouteClass::ALL.into_iter().all(is_met),
+        }
+    }
 }
 
 /// What came of trying to let a sequence in.
@@ -83,6 +108,7 @@ impl Scheduler {
             places: Usage::new(self.config.max_num_seqs, &self.percents),
             num_running: self.running.len(),
             num_pledged: 0,
+            demand: Demand::default(),
             first: self
                 .running
                 .first()
@@ -90,7 +116,10 @@ impl Scheduler {
                 .into_iter()
                 .chain(self.waiting.first())
                 .min(),
-            output: SchedulerOutput::default(),
+            output: SchedulerOutput {
+                scheduled: Vec::with_capacity(self.running.len()),
+                ..SchedulerOutput::default()
+            },
         };
         for item in &mut self.running {
             let seq = &self.sequences[&item.id];
@@ -101,6 +130,7 @@ impl Scheduler {
             step.num_pledged += num_missing;
             step.blocks.add(item.class, item.num_blocks);
             step.places.add(item.class, 1);
+            step.demand.add(item, item.num_behind);
         }
         step
     }
@@ -121,8 +151,11 @@ impl Scheduler {
     fn serve(&mut self, step: &mut Step, share: Share) {
         for is_one_behind in [true, false] {
             for at in 0..self.running.len() {
+                if step.demand.is_met(share, is_one_behind) {
+                    break;
+                }
                 let item = &self.running[at];
-                if (item.num_behind == 1) == is_one_behind {
+                if item.is_one_behind() == is_one_behind {
                     let num_wanted = item.num_wanted(self.config.max_chunk, share);
                     self.grant(step, at, num_wanted.min(step.budget.available(share)));
                 }
@@ -219,6 +252,7 @@ impl Scheduler {
         }
         let at = self.insert_running(seq);
         self.running[at].num_blocks = num_missing;
+        step.demand.add(&self.running[at], self.running[at].num_behind);
         step.num_running += 1;
         step.num_pledged += num_missing;
         step.blocks.add(seq.request.class, num_missing);
@@ -233,6 +267,7 @@ impl Scheduler {
         if self.make_room(step, at, self.running[at].num_granted + num_tokens) {
             let item = &mut self.running[at];
             item.num_granted += num_tokens;
+            step.demand.remove(item, num_tokens);
             step.budget.take(item.class, num_tokens);
         }
     }
@@ -261,6 +296,7 @@ impl Scheduler {
     fn preempt(&mut self, step: &mut Step, at: usize) {
         let item = &mut self.running[at];
         item.is_gone = true;
+        step.demand.remove(item, item.num_behind - item.num_granted);
         let seq = self.sequences.get_mut(&item.id).expect("it runs");
         step.num_pledged -= self.blocks.num_needed(seq, seq.num_uncomputed_tokens());
         step.num_running -= 1;
@@ -309,12 +345,15 @@ impl Scheduler {
     fn draft(&mut self, item: &mut Scheduled, budget: usize, num_spare: &mut usize) -> usize {
         let seq = self.sequences.get_mut(&item.id).expect("what is scheduled runs");
         let max_length = seq.request.num_draft_tokens.unwrap_or(self.config.num_draft_tokens);
+        if max_length == 0 {
+            return 0;
+        }
         let num_left = seq.request.stop.max_tokens - seq.num_output_tokens();
         let room = self.config.max_model_len - seq.token_ids.len();
         // The row after the last guessed token gives one more.
         let most = num_left.min(room) - 1;
         let limit = most.min(self.config.max_chunk - item.num_tokens).min(budget);
-        if max_length == 0 || limit == 0 {
+        if limit == 0 {
             return 0;
         }
         seq.guess(max_length, limit);
