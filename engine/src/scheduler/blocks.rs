@@ -40,9 +40,14 @@ impl Blocks {
 
     /// Blocks that `seq` has to take to compute `num_tokens`.
     pub(super) fn num_needed(&self, seq: &Sequence, num_tokens: usize) -> usize {
-        let num_blocks = (seq.num_computed_tokens + num_tokens).div_ceil(self.pool.block_size());
         let num_copied = usize::from(seq.shares_tail && self.shared_tail(seq).is_some());
-        num_blocks.saturating_sub(seq.blocks.len()) + num_copied
+        let num_tokens = seq.num_computed_tokens + num_tokens;
+        let num_owned = seq.blocks.len();
+        // Most steps stay in the block they are in: no division.
+        if num_tokens <= num_owned * self.pool.block_size() {
+            return num_copied;
+        }
+        num_tokens.div_ceil(self.pool.block_size()) - num_owned + num_copied
     }
 
     /// Takes what `num_needed` says; the pool must have it. Of a last block that a sibling owns
@@ -53,6 +58,10 @@ impl Blocks {
         num_tokens: usize,
     ) -> Option<(BlockId, BlockId)> {
         let num_needed = self.num_needed(seq, num_tokens);
+        if num_needed == 0 {
+            seq.shares_tail = false;
+            return None;
+        }
         let new = self.pool.allocate(num_needed).expect("there is room");
         seq.blocks.extend(new);
         let tail = if seq.shares_tail { self.shared_tail(seq) } else { None };
@@ -117,10 +126,11 @@ impl Blocks {
     /// equal tokens have equal K/V, bit by bit.
     pub(super) fn publish(&mut self, seq: &mut Sequence) {
         let block_size = self.pool.block_size();
-        let num_full = seq.num_computed_tokens / block_size;
-        if !self.prefix_cache || num_full == seq.num_published_blocks {
+        let num_tokens = (seq.num_published_blocks + 1) * block_size;
+        if !self.prefix_cache || seq.num_computed_tokens < num_tokens {
             return;
         }
+        let num_full = seq.num_computed_tokens / block_size;
         self.hashes(seq, num_full);
         for at in seq.num_published_blocks..num_full {
             let hash = seq.block_hash(at);
