@@ -23,9 +23,15 @@ impl RequestLimits {
     pub fn check(&self, request: &Request) -> Result<(), SubmitError> {
         request.sampling.validate(self.vocab_size)?;
         request.stop.validate(self.vocab_size)?;
-        if let Some(n) = request.logprobs.filter(|n| self.vocab_size < *n) {
-            let allowed = format!("at most {}", self.vocab_size);
-            return Err(crate::ParamError::new("logprobs", n, allowed).into());
+        let tops = [("logprobs", request.logprobs), ("prompt_logprobs", request.prompt_logprobs)];
+        for (field, n) in tops {
+            if let Some(n) = n.filter(|n| self.vocab_size < *n) {
+                let allowed = format!("at most {}", self.vocab_size);
+                return Err(crate::ParamError::new(field, n, allowed).into());
+            }
+        }
+        if request.stop.max_tokens == 0 && request.prompt_logprobs.is_none() {
+            return Err(crate::ParamError::new("max_tokens", 0, "at least 1").into());
         }
         if request.prompt.is_empty() {
             return Err(SubmitError::EmptyPrompt);
@@ -46,7 +52,7 @@ impl RequestLimits {
                 crate::ParamError::new("generated", request.generated.len(), allowed).into()
             );
         }
-        self.check_size(request.prompt.len(), request.stop.max_tokens)
+        self.check_size(request.prompt.len(), request.stop.max_tokens.max(1))
     }
 
     fn check_size(&self, num_tokens: usize, max_tokens: usize) -> Result<(), SubmitError> {

@@ -23,9 +23,17 @@ pub struct SequenceOutput {
     /// Why it ended, on the last output. With [`FinishReason::Stop`], `token` is the end token,
     /// which is not part of the text.
     pub finish: Option<FinishReason>,
-    /// On the first output that has a token: how many tokens of the prompt came from the prefix
-    /// cache.
-    pub num_cached_tokens: Option<usize>,
+    /// What is known of the prompt, on the first output that comes of computing it.
+    pub prompt: Option<Box<PromptOutput>>,
+}
+
+/// What came of computing a prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptOutput {
+    /// How many of its tokens came from the prefix cache.
+    pub num_cached_tokens: usize,
+    /// Its tokens from the second on, if their log probabilities were asked for.
+    pub logprobs: Vec<SampledToken>,
 }
 
 /// A token and how probable it was.

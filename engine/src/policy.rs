@@ -27,6 +27,10 @@ use crate::{PerClass, RequestId, RouteClass};
 /// Steps for which a sequence waits for a prefix that another one computes.
 pub(crate) const MAX_PREFIX_WAITS: u64 = 64;
 
+/// Prompt tokens that get log probabilities in a step, over all sequences: each needs a row of logits,
+/// and rows are long.
+pub(crate) const MAX_SCORED_TOKENS: usize = 256;
+
 /// A place in line. Smaller goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Place {
@@ -69,6 +73,8 @@ pub(crate) struct Running {
     pub(crate) num_granted: usize,
     /// Blocks that its tokens need, but for those that it found.
     pub(crate) num_blocks: usize,
+    /// Whether each of its tokens needs a row of logits.
+    pub(crate) is_scoring: bool,
     /// Gave way in this step.
     pub(crate) is_gone: bool,
 }

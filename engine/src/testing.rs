@@ -125,8 +125,7 @@ impl SamplingStep {
 
     /// Samples from `logits`, one row of `vocab_size` a sequence.
     pub fn sample(&mut self, logits: &[f32], vocab_size: usize) -> Vec<SampledToken> {
-        let rows: Vec<Row<'_>> =
-            self.sequences.iter().map(|seq| Row { seq, num_drafted: 0 }).collect();
+        let rows: Vec<Row<'_>> = self.sequences.iter().map(Row::last).collect();
         let sampled = self.sampler.sample(&rows, logits, vocab_size).into_iter();
         sampled.map(|token| token.expect("logits are numbers")).collect()
     }

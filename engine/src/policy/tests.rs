@@ -82,6 +82,7 @@ fn running(name: char, class: RouteClass, arrival: u64) -> Running {
         num_behind: 1,
         num_granted: 0,
         num_blocks: 0,
+        is_scoring: false,
         is_gone: false,
     }
 }

@@ -19,7 +19,7 @@ fn sequence(prompt: &[u32], output: &[u32], sampling: SamplingParams) -> Sequenc
 }
 
 fn row(seq: &Sequence) -> Row<'_> {
-    Row { seq, num_drafted: 0 }
+    Row::last(seq)
 }
 
 fn at_temperature(temperature: f32) -> SamplingParams {
@@ -270,7 +270,7 @@ fn a_drafted_token_counts_as_one_of_the_output() {
         for seed in 0..20 {
             plain.request.sampling.seed = seed;
             seq.request.sampling.seed = seed;
-            let drafted = Row { seq: &seq, num_drafted };
+            let drafted = Row { seq: &seq, position: seq.token_ids.len() + num_drafted };
             let sampled = Sampler::default().sample(&[drafted], &LOGITS, LOGITS.len()).remove(0);
             assert_eq!(sampled, sample(&plain, &LOGITS), "{num_drafted} {seed}");
         }

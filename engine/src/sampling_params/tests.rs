@@ -57,13 +57,11 @@ fn the_end_of_a_request_is_checked_too() {
     let base = StopCriteria::length(5);
     let message = |stop: StopCriteria| stop.validate(100).unwrap_err().to_string();
     let messages = [
-        message(StopCriteria::length(0)),
         message(StopCriteria { min_tokens: 6, ..base.clone() }),
         message(StopCriteria { eos_token_ids: vec![100], ..base.clone() }),
         message(StopCriteria { stop_token_ids: vec![1, 200], ..base.clone() }),
     ];
     insta::assert_snapshot!(messages.join("\n"), @r"
-    `max_tokens` must be at least 1: 0
     `min_tokens` must be at most `max_tokens`, 5: 6
     `eos_token_ids` must be a token id below 100: 100
     `stop_token_ids` must be a token id below 100: 200

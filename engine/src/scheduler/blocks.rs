@@ -164,7 +164,8 @@ impl Blocks {
     pub(super) fn num_reusable(&self, seq: &Sequence) -> usize {
         // The last token must run again: its logits are not cached.
         let num_full = (seq.token_ids.len() - 1) / self.pool.block_size();
-        if self.prefix_cache { num_full } else { 0 }
+        // Nor are those of a prompt that is scored.
+        if self.prefix_cache && !seq.is_scoring { num_full } else { 0 }
     }
 
     fn reusable<'a>(&self, seq: &'a mut Sequence) -> &'a [BlockHash] {

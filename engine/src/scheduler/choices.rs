@@ -26,7 +26,7 @@ impl Scheduler {
                 num_forked += 1;
                 self.blocks.share(&mut parent, &mut child);
                 self.insert_running(&mut child);
-                scheduled.push(Scheduled { id: choice.id, shares_row: true, ..item });
+                scheduled.push(Scheduled { id: choice.id, num_rows: 1, shares_row: true, ..item });
             } else {
                 self.waiting.insert(&child);
                 child.alarm = child.request.deadline;
@@ -49,6 +49,7 @@ impl Scheduler {
             num_behind: seq.num_uncomputed_tokens(),
             num_granted: 0,
             num_blocks: 0,
+            is_scoring: seq.is_scoring,
             is_gone: false,
         };
         self.running.insert(at, running);

@@ -1,7 +1,9 @@
 //! Plans a step, by the rules of `policy.rs`.
 
 use super::Scheduler;
-use crate::policy::{Budget, Claim, MAX_PREFIX_WAITS, Place, Running, Share, Usage, gives_way};
+use crate::policy::{
+    Budget, Claim, MAX_PREFIX_WAITS, MAX_SCORED_TOKENS, Place, Running, Share, Usage, gives_way,
+};
 use crate::{BlockId, PerClass, RequestId, RouteClass, Sequence};
 
 /// One sequence's share of a step.
@@ -11,8 +13,8 @@ pub struct Scheduled {
     pub id: RequestId,
     /// How many tokens, from `num_computed_tokens` on, guessed ones included.
     pub num_tokens: usize,
-    /// Of these, the last ones after which a token is sampled: none unless the step reaches the end
-    /// of the sequence, else its last token and the guessed ones.
+    /// Of these, the last ones that get a row of logits: the last token of the sequence and the
+    /// guessed ones if the step reaches them, and those before a prompt's token that is scored.
     pub num_rows: usize,
     /// Whether the one before computes these tokens for both: choices share the row of their
     /// prompt's last token.
@@ -48,6 +50,8 @@ struct Step {
     num_running: usize,
     /// Blocks that running sequences still have to take for the tokens they have.
     num_pledged: usize,
+    /// Prompt tokens that may still be given rows of logits.
+    num_scores_left: usize,
     /// What running sequences would still take.
     demand: Demand,
     /// First in line of all.
@@ -108,6 +112,7 @@ impl Scheduler {
             places: Usage::new(self.config.max_num_seqs, &self.percents),
             num_running: self.running.len(),
             num_pledged: 0,
+            num_scores_left: MAX_SCORED_TOKENS,
             demand: Demand::default(),
             first: self
                 .running
@@ -125,6 +130,7 @@ impl Scheduler {
             let seq = &self.sequences[&item.id];
             item.num_behind = seq.num_uncomputed_tokens();
             item.num_granted = 0;
+            item.is_scoring = seq.is_scoring;
             let num_missing = self.blocks.num_needed(seq, item.num_behind);
             item.num_blocks = seq.blocks.len() - seq.num_found_blocks + num_missing;
             step.num_pledged += num_missing;
@@ -261,9 +267,13 @@ impl Scheduler {
     }
 
     fn grant(&mut self, step: &mut Step, at: usize, num_tokens: usize) {
+        let is_scoring = self.running[at].is_scoring;
+        let most = if is_scoring { step.num_scores_left } else { num_tokens };
+        let num_tokens = num_tokens.min(most);
         if num_tokens == 0 {
             return;
         }
+        step.num_scores_left -= if is_scoring { num_tokens } else { 0 };
         if self.make_room(step, at, self.running[at].num_granted + num_tokens) {
             let item = &mut self.running[at];
             item.num_granted += num_tokens;
@@ -315,15 +325,22 @@ impl Scheduler {
         self.running.retain(|seq| !seq.is_gone);
         let mut num_spare = self.blocks.pool.num_free().saturating_sub(step.num_pledged);
         let mut at = 0;
-        while let Some(&Running { id, num_granted, num_behind, .. }) = self.running.get(at) {
+        while let Some(&Running { id, num_granted, num_behind, is_scoring, .. }) =
+            self.running.get(at)
+        {
             at += 1;
             if num_granted == 0 {
                 continue;
             }
-            let num_rows = usize::from(num_granted == num_behind);
+            let is_at_end = num_granted == num_behind;
+            let num_rows = if is_scoring {
+                self.sequences[&id].num_rows(num_granted)
+            } else {
+                usize::from(is_at_end)
+            };
             let item = Scheduled { id, num_tokens: num_granted, num_rows, shares_row: false };
             step.output.scheduled.push(item);
-            if num_rows == 1 && !self.unforked.is_empty() {
+            if is_at_end && !self.unforked.is_empty() {
                 at += self.fork(item, &mut num_spare, &mut step.output.scheduled);
             }
         }
@@ -333,7 +350,7 @@ impl Scheduler {
                 step.output.scheduled[at..].split_first_mut().expect("not past the end");
             // Siblings share one row and nothing after it.
             let shares_row = item.shares_row || others.first().is_some_and(|next| next.shares_row);
-            if item.num_rows == 1 && !shares_row && 0 < budget {
+            if 0 < item.num_rows && !shares_row && 0 < budget {
                 let num_drafted = self.draft(item, budget, &mut num_spare);
                 budget -= num_drafted;
             }
@@ -345,7 +362,8 @@ impl Scheduler {
     fn draft(&mut self, item: &mut Scheduled, budget: usize, num_spare: &mut usize) -> usize {
         let seq = self.sequences.get_mut(&item.id).expect("what is scheduled runs");
         let max_length = seq.request.num_draft_tokens.unwrap_or(self.config.num_draft_tokens);
-        if max_length == 0 {
+        let is_at_end = item.num_tokens == seq.num_uncomputed_tokens();
+        if max_length == 0 || !is_at_end || seq.request.stop.max_tokens == 0 {
             return 0;
         }
         let num_left = seq.request.stop.max_tokens - seq.num_output_tokens();

@@ -21,7 +21,7 @@ fn limits() -> SchedulerConfig {
 }
 
 /// A scheduler and what it did, a line a step: `A[0..5]*` means that tokens 0 to 4 of request A ran
-/// and the next one was sampled,
+/// and the next one was sampled, `*3` that three rows were looked at,
 /// `=` that it was sampled from the row of the one before, `3>4` that block 3 was copied to 4, `-A`
 /// that A gave way.
 struct Trace {
@@ -46,8 +46,12 @@ impl Trace {
         for item in &plan.scheduled {
             let start = self.scheduler.sequence(item.id).unwrap().num_computed_tokens;
             let end = start + item.num_tokens;
-            let star = if 0 < item.num_rows { "*" } else { "" };
-            let star = if item.shares_row { "=" } else { star };
+            let star = match item.num_rows {
+                _ if item.shares_row => "=".to_owned(),
+                0 => String::new(),
+                1 => "*".to_owned(),
+                num_rows => format!("*{num_rows}"),
+            };
             write!(self.text, "{}[{start}..{end}]{star} ", name(item.id)).unwrap();
         }
         for (from, to) in &plan.copies {
@@ -57,8 +61,8 @@ impl Trace {
             write!(self.text, "-{} ", name(id)).unwrap();
         }
         writeln!(self.text, "free {}", self.scheduler.stats().blocks_free).unwrap();
-        let samples = plan.scheduled.iter().filter(|item| 0 < item.num_rows);
-        let sampled = samples.map(|item| Ok(token(500 + item.id.0 as u32))).collect();
+        let rows = plan.scheduled.iter().flat_map(|item| std::iter::repeat_n(item, item.num_rows));
+        let sampled = rows.map(|item| Ok(token(500 + item.id.0 as u32))).collect();
         let outputs = self.scheduler.apply(&plan, sampled);
         self.scheduler.check();
         outputs
@@ -98,6 +102,10 @@ fn name(id: RequestId) -> char {
 
 fn token(id: u32) -> SampledToken {
     SampledToken { id, logprob: None, top: Vec::new() }
+}
+
+fn num_cached(output: &SequenceOutput) -> Option<usize> {
+    output.prompt.as_ref().map(|prompt| prompt.num_cached_tokens)
 }
 
 /// Prompts of different requests share no token.
@@ -260,7 +268,7 @@ fn an_answer_is_a_prefix_too() {
     prompt.extend([500, 500, 500, 500, 500, 500]);
     trace.add(Request { prompt, ..request(1, 1, 1) });
     let output = trace.step().pop().unwrap();
-    assert_eq!(output.num_cached_tokens, Some(8));
+    assert_eq!(num_cached(&output), Some(8));
 }
 
 #[test]
@@ -340,8 +348,8 @@ fn a_request_can_be_aborted_wherever_it_is() {
     assert_eq!(waiting, 2, "{}", trace.text);
     for id in [1, 0, 2] {
         let output = trace.scheduler.abort(RequestId(id)).unwrap();
+        assert_eq!((&output.token, num_cached(&output)), (&None, None));
         assert_eq!((output.id, output.finish), (RequestId(id), Some(FinishReason::Aborted)));
-        assert_eq!((output.token, output.num_cached_tokens), (None, None));
         trace.scheduler.check();
     }
     assert_eq!(trace.scheduler.abort(RequestId(0)), None);
@@ -426,8 +434,7 @@ fn cached_tokens_are_told_once_with_the_first_token() {
     trace.add(request(0, 8, 1)).finish();
     trace.add(Request { id: RequestId(1), ..request(0, 12, 3) });
     let told: Vec<_> = (0..5).map(|_| trace.step()).collect();
-    let told: Vec<_> =
-        told.iter().map(|outputs| outputs.first().map(|output| output.num_cached_tokens)).collect();
+    let told: Vec<_> = told.iter().map(|outputs| outputs.first().map(num_cached)).collect();
     assert_eq!(told, [None, Some(Some(8)), Some(None), Some(None), None]);
 }
 

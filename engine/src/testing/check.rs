@@ -37,12 +37,14 @@ pub fn check_schedule(scheduler: &Scheduler, plan: &SchedulerOutput) {
         assert!(range.end <= config.max_model_len);
         let end = seq.token_ids.len() + seq.draft.len();
         assert!(range.end == end || range.end < seq.token_ids.len());
-        assert_eq!(item.num_rows, if range.end == end { 1 + seq.draft.len() } else { 0 });
+        let num_sampled = if range.end == end { 1 + seq.draft.len() } else { 0 };
+        let num_scored = seq.num_to_score(range.start + 1..range.end + 1);
+        assert_eq!(item.num_rows, num_scored + num_sampled);
         if item.shares_row {
             assert_eq!(row, Some((&seq.token_ids, &seq.blocks, item.num_tokens)));
             continue;
         }
-        row = (item.num_rows == 1).then_some((&seq.token_ids, &seq.blocks, item.num_tokens));
+        row = (num_sampled == 1).then_some((&seq.token_ids, &seq.blocks, item.num_tokens));
         for position in range {
             let slot = (seq.blocks[position / block_size], position % block_size);
             assert!(slot.0 != 0 && written.insert(slot), "slot {slot:?} is written twice");

@@ -167,7 +167,7 @@ impl Simulation {
         if let Some(token) = &output.token {
             assert_eq!(token.id, live.next, "{:?} at {}", output.id, live.position);
             let is_first = live.num_tokens == 0;
-            assert_eq!(output.num_cached_tokens.is_some(), is_first);
+            assert_eq!(output.prompt.is_some(), is_first);
             assert!(!is_first || live.deadline.is_none_or(|deadline| began <= deadline));
             live.next = next_token(token.id, live.position);
             live.position += 1;

@@ -19,6 +19,7 @@ use crate::{
 const VOCAB: u32 = 97;
 const MAX_LEN: usize = 96;
 
+/// Tokens of each sequence, those of a scored prompt before the others.
 type Texts = BTreeMap<RequestId, Vec<SampledToken>>;
 
 fn model() -> Box<dyn CausalLm> {
@@ -85,7 +86,9 @@ impl World {
                 let is_end =
                     matches!(reason, None | Some(FinishReason::Length | FinishReason::Stop));
                 assert!(is_end, "{reason:?}");
-                texts.entry(output.id).or_default().extend(output.token);
+                let text = texts.entry(output.id).or_default();
+                text.extend(output.prompt.into_iter().flat_map(|prompt| prompt.logprobs));
+                text.extend(output.token);
             }
             engine.scheduler().check();
         }
@@ -102,6 +105,7 @@ fn separately(requests: &[Request]) -> Vec<Request> {
         all.push(Request { choices: Vec::new(), ..request.clone() });
         for choice in &request.choices {
             let mut lone = Request { id: choice.id, choices: Vec::new(), ..request.clone() };
+            lone.prompt_logprobs = None;
             lone.sampling.seed = choice.seed;
             all.push(lone);
         }
@@ -145,14 +149,15 @@ fn prompt() -> impl Strategy<Value = Vec<u32>> {
 fn request(num_tokens: Range<usize>) -> impl Strategy<Value = Request> {
     let class = prop::sample::select(RouteClass::ALL.to_vec());
     let end = (0usize..4, prop::collection::vec(0..VOCAB, 0..3));
-    (prompt(), sampling(), num_tokens, class, end, prop::option::of(0usize..3), 0usize..3).prop_map(
+    let logprobs = (prop::option::of(0usize..3), prop::option::weighted(0.2, 0usize..3));
+    (prompt(), sampling(), num_tokens, class, end, logprobs, 0usize..3).prop_map(
         |(
             prompt,
             sampling,
             max_tokens,
             class,
             (min_tokens, stop_token_ids),
-            logprobs,
+            (logprobs, prompt_logprobs),
             num_more,
         )| {
             let more = (0..num_more as u64).map(|at| Choice { id: RequestId(at), seed: at * 77 });
@@ -160,6 +165,7 @@ fn request(num_tokens: Range<usize>) -> impl Strategy<Value = Request> {
                 sampling,
                 class,
                 logprobs,
+                prompt_logprobs,
                 stop: StopCriteria {
                     min_tokens: min_tokens.min(max_tokens),
                     stop_token_ids,
@@ -244,4 +250,21 @@ fn a_thousand_random_requests_get_what_they_get_alone() {
     let num_right = stats.accepted_draft_tokens;
     assert!(10 < num_preemptions && 100 < prefix_hits, "{stats:?}");
     assert!(30 < num_right && num_right + 100 < draft_tokens, "{stats:?}");
+}
+
+/// What a prompt is scored with is what its tokens had when they were sampled.
+#[test]
+fn a_text_that_is_scored_has_the_probabilities_it_was_written_with() {
+    let written = Request { logprobs: Some(2), ..Request::greedy(RequestId(0), vec![1, 2, 3], 20) };
+    let (texts, _) = World::alone().run(std::slice::from_ref(&written));
+    let tokens = &texts[&RequestId(0)];
+    let output = tokens.iter().map(|token| token.id);
+    let prompt: Vec<u32> = written.prompt.iter().copied().chain(output).collect();
+    let scored = Request { prompt_logprobs: Some(2), ..Request::greedy(RequestId(0), prompt, 0) };
+    let choices = vec![Choice { id: RequestId(1), seed: 5 }];
+    let world = World { max_num_batched_tokens: 9, max_chunk: 7, ..World::alone() };
+    let world = World { max_num_seqs: 2, ..world };
+    let (texts, _) = world.run(&[Request { choices, ..scored }]);
+    assert_eq!(texts[&RequestId(0)][2..], tokens[..]);
+    assert_eq!(texts[&RequestId(1)], [], "its first answer has them");
 }

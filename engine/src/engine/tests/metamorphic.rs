@@ -157,7 +157,7 @@ fn a_cached_prefix_does_not_change_the_text() {
         let id = request.id;
         engine.handle(vec![submit(request)]);
         let output = engine.step().outputs.remove(0);
-        assert!(Some(0) < output.num_cached_tokens);
+        assert!(output.prompt.is_some_and(|prompt| 0 < prompt.num_cached_tokens));
         let rest = drain(&mut engine).remove(&id).unwrap();
         // Prompt tokens are not penalized by frequency, so only greedy ones are bound to agree.
         assert!(!is_greedy || rest == answer[half + 1..]);

@@ -372,3 +372,20 @@ fn queues_of_classes_are_full_one_by_one_and_choices_count() {
     let SubmitError::QueueFull { retry_after, .. } = error else { panic!("{error}") };
     assert_eq!(retry_after, Some(Duration::from_millis(10)));
 }
+
+#[test]
+fn prompts_that_are_scored_share_the_rows_of_a_step() {
+    // Each token that is followed by one of the prompt needs a row of logits.
+    let config = SchedulerConfig {
+        max_num_batched_tokens: 600,
+        max_chunk: 600,
+        ..crate::testing::config(1000, 300)
+    };
+    let mut trace = Trace::new(config, 400);
+    let scored = |id| Request { prompt_logprobs: Some(0), ..request(id, 200, 1) };
+    trace.add(scored(0)).add(scored(1)).add(request(2, 200, 1));
+    assert_snapshot!(trace.finish(), @r"
+    A[0..200]*200 B[0..56]*56 C[0..200]* free 286
+    B[56..200]*144 free 350
+    ");
+}
