@@ -28,7 +28,7 @@ pub struct SequenceOutput {
 }
 
 /// What came of computing a prompt.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PromptOutput {
     /// How many of its tokens came from the prefix cache.
     pub num_cached_tokens: usize,

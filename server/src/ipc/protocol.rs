@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Urgency;
 
 /// Both sides must name the same number in their first message.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Names one sequence on one connection; never reused.
 pub type RequestKey = u64;
@@ -396,8 +396,9 @@ pub struct Usage {
 pub struct TokenLogprob {
     /// Text of the token alone.
     pub token: String,
-    /// Natural logarithm of its probability before sampling changes.
-    pub logprob: f32,
+    /// Natural logarithm of its probability before sampling changes; none for the first token of a
+    /// prompt, which follows nothing.
+    pub logprob: Option<f32>,
     /// The bytes of the token.
     pub bytes: Vec<u8>,
     /// The most likely tokens, best first.

@@ -1,12 +1,12 @@
 //! From tokens to events: one frame a step.
 
-use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use std::{io, iter};
 
 use pinion_engine::{
-    Detokenizer, EngineHandle, EngineStats, RequestId, SampledToken, SequenceError, SequenceOutput,
-    StepOutput, SubmitError,
+    Detokenizer, EngineHandle, EngineStats, PromptOutput, RequestId, SampledToken, SequenceError,
+    SequenceOutput, StepOutput, SubmitError,
 };
 use pinion_loader::PackageTokenizer;
 use tokio::sync::mpsc::Receiver;
@@ -24,8 +24,23 @@ pub(super) struct Active {
     pub(super) wants_logprobs: bool,
     pub(super) usage: Usage,
     pub(super) started: bool,
-    /// The prompt's text, if the answer begins with it.
-    pub(super) echo: Option<String>,
+    /// What the answer begins with, if it is the prompt.
+    pub(super) echo: Option<Arc<Echo>>,
+}
+
+/// A prompt that is part of the answers to it.
+pub(super) struct Echo {
+    text: String,
+    first_token: u32,
+    /// Those of its tokens; the first answer that begins has them.
+    logprobs: OnceLock<Vec<TokenLogprob>>,
+}
+
+impl Echo {
+    /// Of a prompt with that text and first token.
+    pub(super) fn new(text: String, first_token: u32) -> Self {
+        Self { text, first_token, logprobs: OnceLock::new() }
+    }
 }
 
 /// Starts the thread that renders what the engine puts out.
@@ -61,15 +76,23 @@ impl Active {
     pub(super) fn begin(
         &mut self,
         key: RequestKey,
-        cached_tokens: u32,
+        prompt: &PromptOutput,
         events: &mut Vec<(RequestKey, Event)>,
     ) {
+        let cached_tokens = prompt.num_cached_tokens as u32;
         self.started = true;
         self.usage.cached_tokens = cached_tokens;
         let prompt_tokens = self.usage.prompt_tokens;
         events.push((key, Event::Started { prompt_tokens, cached_tokens }));
-        if let Some(text) = self.echo.take() {
-            let (token_ids, logprobs) = (Vec::new(), Vec::new());
+        if let Some(echo) = self.echo.take() {
+            let first = SampledToken { id: echo.first_token, logprob: None, top: Vec::new() };
+            let all = || iter::once(&first).chain(&prompt.logprobs).map(|one| self.logprob(one));
+            let logprobs = if self.wants_logprobs {
+                echo.logprobs.get_or_init(|| all().collect()).clone()
+            } else {
+                Vec::new()
+            };
+            let (text, token_ids) = (echo.text.clone(), Vec::new());
             events.push((key, Event::Delta { text, token_ids, logprobs }));
         }
     }
@@ -82,10 +105,10 @@ impl Active {
         engine: &EngineHandle,
     ) -> bool {
         let key = output.id.0;
-        if let Some(cached) = output.num_cached_tokens
+        if let Some(prompt) = &output.prompt
             && !self.started
         {
-            self.begin(key, cached as u32, events);
+            self.begin(key, prompt, events);
         }
         let result = self.render_token(output, engine);
         let (text, token_ids, logprobs, reason) = match result {
@@ -157,8 +180,7 @@ impl Active {
             let (text, bytes) = piece(one.id);
             (text, bytes, one.logprob)
         });
-        let logprob = token.logprob.unwrap_or(f32::NEG_INFINITY);
-        TokenLogprob { token: text, logprob, bytes, top: top.collect() }
+        TokenLogprob { token: text, logprob: token.logprob, bytes, top: top.collect() }
     }
 }
 

@@ -7,7 +7,8 @@ use std::{io, iter};
 
 use parking_lot::Mutex;
 use pinion_engine::{
-    Choice, Detokenizer, DetokenizerOptions, EngineHandle, Request, SamplingParams, StopCriteria,
+    Choice, Detokenizer, DetokenizerOptions, EngineHandle, PromptOutput, Request, SamplingParams,
+    StopCriteria,
 };
 use pinion_loader::metadata::GenerationDefaults;
 use pinion_loader::{ChatTemplate, PackageTokenizer, RenderInput};
@@ -15,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Outbox;
-use super::output::{Active, request_id, submit_error, undecodable};
+use super::output::{Active, Echo, request_id, submit_error, undecodable};
 use super::service::{Sequence, Sequences, cancelled};
 use crate::ipc::{
     ErrorKind, Event, FinishReason, FromWorker, GenerationParams, Prompt, RequestKey, Resume,
@@ -109,9 +110,7 @@ impl Preparer {
     fn generate(&self, submit: Submit, arrived: Instant) {
         let keys: Vec<RequestKey> = submit.keys().collect();
         let events = match self.prompts.prepare(submit, arrived) {
-            Ok((request, actives)) if request.stop.max_tokens == 0 => {
-                self.only_echo(request, actives)
-            }
+            Ok((request, actives)) if is_only_echo(&request) => self.only_echo(request, actives),
             Ok((request, actives)) => self.hand_over(request, actives),
             Err(error) => self.refuse(&keys, &error),
         };
@@ -172,12 +171,17 @@ impl Preparer {
         let (mut sequences, mut events) = (self.sequences.lock(), Vec::new());
         for (key, mut active) in keys.into_iter().zip(actives) {
             sequences.remove(&key);
-            active.begin(key, 0, &mut events);
+            active.begin(key, &PromptOutput::default(), &mut events);
             let (reason, usage) = (FinishReason::Length, active.usage);
             events.push((key, Event::Finished { reason, usage }));
         }
         events
     }
+}
+
+/// Whether the engine has nothing to do.
+fn is_only_echo(request: &Request) -> bool {
+    request.stop.max_tokens == 0 && request.prompt_logprobs.is_none()
 }
 
 impl Prompts {
@@ -197,9 +201,11 @@ impl Prompts {
         }
         let room = self.max_model_len.saturating_sub(prompt.len());
         let max_tokens = params.max_tokens.map_or(room, |max| max as usize);
+        let echo = echo.zip(prompt.first()).map(|(text, &first)| Arc::new(Echo::new(text, first)));
         let actives = (0..=choices.len())
             .map(|_| self.active(&params, &prompt, (echo.clone(), resume.as_ref())))
             .collect::<Result<Vec<_>, _>>()?;
+        let prompt_logprobs = params.logprobs.filter(|_| params.echo && resume.is_none());
         let generated = resume.map(|resume| resume.token_ids).unwrap_or_default();
         let request = Request {
             id: request_id(key),
@@ -216,6 +222,7 @@ impl Prompts {
             deadline: self.deadline(&params, arrived),
             cache_salt: salt(params.cache_salt),
             logprobs: params.logprobs.map(|n| n as usize),
+            prompt_logprobs: prompt_logprobs.map(|n| n as usize),
             num_draft_tokens: params.speculative_tokens.map(|count| count as usize),
             choices: choices
                 .into_iter()
@@ -232,7 +239,7 @@ impl Prompts {
         &self,
         params: &GenerationParams,
         prompt: &[u32],
-        (echo, resume): (Option<String>, Option<&Resume>),
+        (echo, resume): (Option<Arc<Echo>>, Option<&Resume>),
     ) -> Result<Active, WorkerError> {
         let options = DetokenizerOptions {
             stop: params.stop.clone(),

@@ -122,7 +122,6 @@ fn wrong_in_completions() -> Vec<(Value, &'static str)> {
         (json!({"prompt": [[1], [2, -3]]}), "prompt[1][1]"),
         (json!({"prompt": vec!["a"; 100], "n": 11}), "n"),
         (json!({"logprobs": 6}), "logprobs"),
-        (json!({"echo": true, "logprobs": 0}), "echo"),
         (json!({"echo": "yes"}), "echo"),
         (json!({"suffix": "end"}), "suffix"),
         (json!({"best_of": 2}), "best_of"),

@@ -217,7 +217,7 @@ fn text_of(prompt: &Prompt) -> String {
 fn delta(params: &GenerationParams, id: u32, text: &str) -> Event {
     let logprobs = params.logprobs.map(|top| TokenLogprob {
         token: text.to_owned(),
-        logprob: -0.5,
+        logprob: Some(-0.5),
         bytes: text.as_bytes().to_vec(),
         top: [(text, -0.5), ("x", f32::NEG_INFINITY)]
             .into_iter()

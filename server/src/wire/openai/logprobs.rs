@@ -33,13 +33,14 @@ struct TokenBody<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct CompletionLogprobs<'a> {
     tokens: Vec<&'a str>,
-    token_logprobs: Vec<f32>,
-    top_logprobs: Vec<Top<'a>>,
+    token_logprobs: Vec<Option<f32>>,
+    top_logprobs: Vec<Option<Top<'a>>>,
     text_offset: Vec<usize>,
 }
 
+/// A token that has a log probability, and that.
 #[derive(Debug)]
-struct Top<'a>(&'a TokenLogprob);
+struct Top<'a>(&'a TokenLogprob, f32);
 
 impl<'a> ChatLogprobs<'a> {
     /// The entries of some tokens.
@@ -47,7 +48,11 @@ impl<'a> ChatLogprobs<'a> {
         let content = tokens
             .iter()
             .map(|entry| ChatToken {
-                token: TokenBody::new(&entry.token, &entry.bytes, entry.logprob),
+                token: TokenBody::new(
+                    &entry.token,
+                    &entry.bytes,
+                    entry.logprob.unwrap_or(IMPOSSIBLE),
+                ),
                 top_logprobs: entry
                     .top
                     .iter()
@@ -72,8 +77,8 @@ impl<'a> CompletionLogprobs<'a> {
             .collect();
         Self {
             tokens: tokens.iter().map(|entry| entry.token.as_str()).collect(),
-            token_logprobs: tokens.iter().map(|entry| finite(entry.logprob)).collect(),
-            top_logprobs: tokens.iter().map(Top).collect(),
+            token_logprobs: tokens.iter().map(|entry| entry.logprob.map(finite)).collect(),
+            top_logprobs: tokens.iter().map(Top::new).collect(),
             text_offset,
         }
     }
@@ -90,9 +95,15 @@ impl<'a> TokenBody<'a> {
     }
 }
 
+impl<'a> Top<'a> {
+    fn new(entry: &'a TokenLogprob) -> Option<Self> {
+        entry.logprob.map(|logprob| Self(entry, logprob))
+    }
+}
+
 impl Serialize for Top<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let TokenLogprob { top, token: sampled, logprob, .. } = self.0;
+        let (TokenLogprob { top, token: sampled, .. }, logprob) = (self.0, self.1);
         let mut map = serializer.serialize_map(None)?;
         for (index, (token, _, logprob)) in top.iter().enumerate() {
             // Tokens that are parts of characters can look the same; the best one is kept.
@@ -102,7 +113,7 @@ impl Serialize for Top<'_> {
         }
         // The token itself comes in addition to the best ones.
         if top.iter().all(|(token, ..)| token != sampled) {
-            map.serialize_entry(sampled, &finite(*logprob))?;
+            map.serialize_entry(sampled, &finite(logprob))?;
         }
         map.end()
     }

@@ -75,11 +75,6 @@ impl GenerateRequest {
         params.max_tokens = params.max_tokens.or(Some(super::completion::DEFAULT_MAX_TOKENS));
         params.logprobs = sampling::completion_logprobs(body)?;
         params.echo = echo;
-        if echo && params.logprobs.is_some() {
-            let message = "`echo` is not supported together with `logprobs`: log probabilities \
-                           are given of generated tokens only";
-            return Err(unsupported("echo", message));
-        }
         Self::new(body, Kind::Completion, prompts, params)
     }
 

@@ -120,6 +120,32 @@ async fn an_echo_is_the_prompt_and_then_what_there_is_without_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_echoed_text_has_the_log_probabilities_it_was_written_with() {
+    let node = Node::ready(&[]).await;
+    let prompt = "red blue green red blue green red blue green red blue";
+    let body = json!({
+        "prompt": prompt, "temperature": 0, "logprobs": 2, "echo": true, "max_tokens": 4,
+    });
+    let written = complete(&node, body).await;
+    let text = written["choices"][0]["text"].as_str().unwrap();
+    let written = &written["choices"][0]["logprobs"];
+    assert_eq!(written["token_logprobs"][0], Value::Null, "nothing comes before it");
+    assert_eq!(written["top_logprobs"][0], Value::Null);
+    let pieces: Vec<&str> =
+        written["tokens"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+    assert_eq!(pieces.concat(), text);
+    let (_, tokens) = node.post("/tokenize", &json!({"prompt": text})).await;
+    assert_eq!(tokens["count"], pieces.len(), "the text is tokenized as it was written");
+    let body = json!({"prompt": text, "logprobs": 2, "echo": true, "max_tokens": 0, "n": 2});
+    let scored = complete(&node, body).await;
+    assert_eq!(scored["usage"]["completion_tokens"], 0);
+    for choice in scored["choices"].as_array().unwrap() {
+        assert_eq!(choice["finish_reason"], "length");
+        assert_eq!((&choice["text"], &choice["logprobs"]), (&json!(text), written));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn guesses_and_cached_prefixes_change_no_text_and_are_counted() {
     let node = Node::ready(&["--speculative-tokens", "4"]).await;
     let salted = |salt: &str, guesses: u32| {
