@@ -38,6 +38,13 @@ impl Activations {
         Self { memory: kept.unwrap_or_else(|| vec![0.0; len]), rows, width }
     }
 
+    /// Rows of zeros.
+    pub fn zeros(rows: usize, width: usize) -> Self {
+        let mut zeros = Self::uninit(rows, width);
+        zeros.values_mut().fill(0.0);
+        zeros
+    }
+
     /// Copies a tensor `[.., width]` f32 of any layout; leading dimensions become rows.
     pub fn from_tensor(tensor: &Tensor) -> Result<Self> {
         if tensor.dtype() != DType::F32 {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use candle_core::Device;
 use pinion_cog_compat::manifest::DType;
 use pinion_kernels::WeightType;
-use pinion_models::{CausalLm, ModelConfig, ModelSpec, Weights, architectures, is_supported};
+use pinion_models::{
+    CausalLm, ModelConfig, ModelSpec, TensorShape, Weights, architectures, is_supported,
+};
 use serde_json::Value;
 
 use crate::error::LoadError;
@@ -245,7 +247,11 @@ fn check_tensors(config: &ModelConfig, source: &dyn CheckpointSource) -> Result<
     let expected = quiet::catch(|| config.tensors())
         .map_err(|reason| LoadError::Build { reason })?
         .map_err(config_error)?;
-    let mut wrong = expected.iter().filter_map(|tensor| match source.shape(&tensor.name) {
+    let shape = |tensor: &TensorShape| {
+        let alias = || tensor.alias.as_deref().and_then(|alias| source.shape(alias));
+        source.shape(&tensor.name).or_else(alias)
+    };
+    let mut wrong = expected.iter().filter_map(|tensor| match shape(tensor) {
         None => Some(format!("tensor `{}` is missing", tensor.name)),
         Some(shape) if shape != tensor.shape => Some(format!(
             "tensor `{}` has shape {shape:?}, expected {:?}",
@@ -256,7 +262,8 @@ fn check_tensors(config: &ModelConfig, source: &dyn CheckpointSource) -> Result<
     if let Some(first) = wrong.next() {
         return Err(LoadError::Mismatch { first, others: wrong.count() });
     }
-    Ok(expected.iter().try_for_each(|tensor| source.check_dtype(&tensor.name))?)
+    let mut names = expected.iter().flat_map(|tensor| [Some(&tensor.name), tensor.alias.as_ref()]);
+    Ok(names.try_for_each(|name| name.map_or(Ok(()), |name| source.check_dtype(name)))?)
 }
 
 fn build(

@@ -4,7 +4,7 @@ use candle_core::{Error, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::registry;
+use crate::{Weights, registry};
 
 /// A parsed `config.json`: the architecture, and what the architecture makes of the rest.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct TensorShape {
     pub name: String,
     /// Dimensions as stored; `[out, in]` for linears.
     pub shape: Vec<usize>,
+    /// The name that other checkpoints of the architecture give it.
+    pub alias: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -83,7 +85,9 @@ impl ModelConfig {
     /// # Errors
     /// As [`build`](crate::build) for a config that cannot be built.
     pub fn tensors(&self) -> Result<Vec<TensorShape>> {
-        Ok(registry::plan(self)?.tensors())
+        let weights = Weights::listing();
+        registry::plan(self)?.build(&weights)?;
+        Ok(weights.listed())
     }
 
     /// Weights of the model; tied ones count once.

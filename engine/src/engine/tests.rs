@@ -13,6 +13,7 @@ use crate::{
     SequenceError, SequenceOutput, StepOutput, SubmitError,
 };
 
+mod architectures;
 mod determinism;
 mod metamorphic;
 

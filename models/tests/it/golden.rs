@@ -60,6 +60,61 @@ fn qwen3_equals_transformers() {
     check_family("qwen3-", 4);
 }
 
+#[test]
+fn phi3_equals_transformers() {
+    check_family("phi3-", 3);
+}
+
+#[test]
+fn olmo2_equals_transformers() {
+    check_family("olmo2-", 2);
+}
+
+#[test]
+fn granite_equals_transformers() {
+    check_family("granite-", 2);
+}
+
+#[test]
+fn smollm3_equals_transformers() {
+    check_family("smollm3-", 3);
+}
+
+#[test]
+fn gemma2_equals_transformers() {
+    check_family("gemma2-", 3);
+}
+
+#[test]
+fn gemma3_equals_transformers() {
+    check_family("gemma3-", 3);
+}
+
+#[test]
+fn gpt2_equals_transformers() {
+    check_family("gpt2-", 3);
+}
+
+#[test]
+fn gpt_neox_equals_transformers() {
+    check_family("gpt_neox-", 3);
+}
+
+#[test]
+fn mixtral_equals_transformers() {
+    check_family("mixtral-", 2);
+}
+
+#[test]
+fn qwen2_moe_equals_transformers() {
+    check_family("qwen2_moe-", 2);
+}
+
+#[test]
+fn qwen3_moe_equals_transformers() {
+    check_family("qwen3_moe-", 2);
+}
+
 fn check_family(prefix: &str, num_cases: usize) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let mut paths: Vec<_> =

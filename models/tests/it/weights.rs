@@ -74,6 +74,8 @@ fn models_read_exactly_the_tensors_they_list_and_a_snapshot_needs_none() {
                 r#"{{"architectures": ["{architecture}"], "vocab_size": 50, "hidden_size": 32,
                 "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
                 "num_key_value_heads": 2, "max_position_embeddings": 64,
+                "num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+                "shared_expert_intermediate_size": 8,
                 "attention_bias": {bias}, "mlp_bias": {bias}, "tie_word_embeddings": {tied}}}"#
             ))
             .unwrap();

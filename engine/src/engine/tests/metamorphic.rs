@@ -21,7 +21,7 @@ fn model() -> Box<dyn CausalLm> {
 }
 
 /// Six prompts of 5 to 40 tokens that begin alike; half of them greedy, half sampled.
-fn requests() -> Vec<Request> {
+pub(super) fn requests() -> Vec<Request> {
     (0..6u64)
         .map(|id| {
             let token = |at: u64| if at < 9 { at } else { (at * 13 + id * 29) % VOCAB as u64 };
@@ -45,7 +45,7 @@ fn requests() -> Vec<Request> {
 }
 
 /// Tokens with the bits of their log probabilities: equal texts of unequal logits do not pass.
-type Texts = BTreeMap<RequestId, Vec<SampledToken>>;
+pub(super) type Texts = BTreeMap<RequestId, Vec<SampledToken>>;
 
 fn start(config: SchedulerConfig, num_blocks: usize) -> (Engine, EngineHandle) {
     engine_with(config, num_blocks, requests())
@@ -61,7 +61,7 @@ fn engine_with(
     (engine, handle)
 }
 
-fn drain(engine: &mut Engine) -> Texts {
+pub(super) fn drain(engine: &mut Engine) -> Texts {
     let mut texts = Texts::new();
     for _ in 0..2000 {
         for output in engine.step().outputs {
@@ -81,7 +81,7 @@ fn alone() -> Texts {
     drain(&mut start(config, 200).0)
 }
 
-fn limits() -> SchedulerConfig {
+pub(super) fn limits() -> SchedulerConfig {
     config(VOCAB, MAX_LEN)
 }
 

@@ -3,18 +3,28 @@
 use candle_core::{Result, bail};
 use serde::Deserialize;
 
+use super::mixture::{self, Mixture};
 use crate::ModelConfig;
-use crate::config::TensorShape;
-use crate::layers::{RopeConfig, RopeFields};
+use crate::fields::{self, SizeDefaults, Sizes, check_window, windows_of_types};
+use crate::layers::{Activation, RopeConfig, RopeDefaults, RopeFields};
 
 /// What the class in transformers fixes and a config cannot say.
 #[derive(Debug)]
 pub(crate) struct Family {
     attention_bias: Bias,
     mlp_bias: Bias,
-    qk_norm: bool,
-    head_dim: Option<usize>,
+    qk_norm: QkNorm,
+    sizes: SizeDefaults,
+    rope: RopeDefaults,
+    /// Whether only longrope may change the angles.
+    longrope_only: bool,
     windows: Windows,
+    /// Whether some layers know no positions.
+    no_rope_layers: bool,
+    multipliers: bool,
+    experts: Option<mixture::Kind>,
+    pub(super) names: Names,
+    pub(super) norms: Norms,
 }
 
 #[derive(Debug)]
@@ -22,51 +32,136 @@ enum Bias {
     Never,
     Configured,
     QueryKeyValue,
+    /// The same, unless `qkv_bias` is off.
+    QueryKeyValueConfigured,
+}
+
+/// What queries and keys are normalized over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum QkNorm {
+    Never,
+    Head,
+    /// All heads of a token together.
+    Row,
+}
+
+/// How a checkpoint stores linears with one input.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Names {
+    Apart,
+    Fused,
+}
+
+/// What is normalized: what blocks read, or what they give.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Norms {
+    Before,
+    After,
 }
 
 #[derive(Debug)]
 enum Windows {
     Never,
     /// On all layers, this wide unless the config says otherwise.
-    Every(usize),
+    Every(Option<usize>),
     ByLayer,
+    /// On all layers if `use_sliding_window` is on.
+    EveryIfUsed,
+    /// On every other layer of the first ones, likewise.
+    Alternating,
+    /// On those that `layer_types` names, or on those without positions.
+    ByType,
 }
 
 pub(crate) const LLAMA: Family = Family {
     attention_bias: Bias::Configured,
     mlp_bias: Bias::Configured,
-    qk_norm: false,
-    head_dim: None,
+    qk_norm: QkNorm::Never,
+    sizes: SizeDefaults::PLAIN,
+    rope: RopeDefaults::theta(10_000.0),
+    longrope_only: false,
     windows: Windows::Never,
+    no_rope_layers: false,
+    multipliers: false,
+    experts: None,
+    names: Names::Apart,
+    norms: Norms::Before,
 };
 pub(crate) const MISTRAL: Family = Family {
     attention_bias: Bias::Never,
     mlp_bias: Bias::Never,
-    windows: Windows::Every(4096),
+    windows: Windows::Every(Some(4096)),
     ..LLAMA
 };
 pub(crate) const QWEN2: Family =
     Family { attention_bias: Bias::QueryKeyValue, windows: Windows::ByLayer, ..MISTRAL };
-pub(crate) const QWEN3: Family =
-    Family { attention_bias: Bias::Configured, qk_norm: true, head_dim: Some(128), ..QWEN2 };
+pub(crate) const QWEN3: Family = Family {
+    attention_bias: Bias::Configured,
+    qk_norm: QkNorm::Head,
+    sizes: SizeDefaults { head_dim: Some(128), ..LLAMA.sizes },
+    ..QWEN2
+};
+pub(crate) const PHI3: Family = Family {
+    attention_bias: Bias::Never,
+    mlp_bias: Bias::Never,
+    sizes: SizeDefaults { norm_eps: 1e-5, ..LLAMA.sizes },
+    rope: RopeDefaults { theta: 10_000.0, partial: Some(1.0), original: Some(4096) },
+    longrope_only: true,
+    windows: Windows::Every(None),
+    names: Names::Fused,
+    ..LLAMA
+};
+pub(crate) const OLMO2: Family = Family {
+    mlp_bias: Bias::Never,
+    qk_norm: QkNorm::Row,
+    sizes: SizeDefaults { norm_eps: 1e-5, ..LLAMA.sizes },
+    norms: Norms::After,
+    ..LLAMA
+};
+pub(crate) const GRANITE: Family = Family { multipliers: true, ..LLAMA };
+pub(crate) const MIXTRAL: Family = Family {
+    sizes: SizeDefaults { norm_eps: 1e-5, ..LLAMA.sizes },
+    rope: RopeDefaults::theta(1_000_000.0),
+    windows: Windows::Every(None),
+    experts: Some(mixture::Kind::Mixtral),
+    ..MISTRAL
+};
+pub(crate) const QWEN2_MOE: Family = Family {
+    attention_bias: Bias::QueryKeyValueConfigured,
+    windows: Windows::Alternating,
+    experts: Some(mixture::Kind::Qwen2),
+    ..QWEN2
+};
+pub(crate) const QWEN3_MOE: Family = Family {
+    sizes: LLAMA.sizes,
+    windows: Windows::EveryIfUsed,
+    experts: Some(mixture::Kind::Qwen3),
+    ..QWEN3
+};
+pub(crate) const SMOLLM3: Family = Family {
+    sizes: SizeDefaults { tie_word_embeddings: true, ..LLAMA.sizes },
+    rope: RopeDefaults::theta(2_000_000.0),
+    windows: Windows::ByType,
+    no_rope_layers: true,
+    ..LLAMA
+};
 
-/// Sizes that are valid together.
+/// What is valid together.
 #[derive(Debug)]
 pub(crate) struct Config {
-    pub(crate) vocab_size: usize,
-    pub(crate) hidden_size: usize,
-    pub(crate) intermediate_size: usize,
-    pub(crate) num_heads: usize,
-    pub(crate) num_kv_heads: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) max_model_len: usize,
-    pub(crate) rms_norm_eps: f64,
-    pub(crate) tie_word_embeddings: bool,
-    pub(crate) qk_norm: bool,
+    pub(crate) sizes: Sizes,
+    pub(crate) qk_norm: QkNorm,
     pub(crate) biases: Biases,
     /// One a layer: the tokens it sees, if it slides.
     pub(crate) windows: Vec<Option<usize>>,
+    /// One a layer: whether it knows positions.
+    pub(crate) rotated: Vec<bool>,
     pub(crate) rope: RopeConfig,
+    pub(crate) activation: Activation,
+    pub(crate) multipliers: Multipliers,
+    pub(crate) mixture: Option<Mixture>,
+    pub(crate) names: Names,
+    pub(crate) norms: Norms,
 }
 
 /// Which linears have one.
@@ -77,217 +172,141 @@ pub(crate) struct Biases {
     pub(crate) mlp: bool,
 }
 
+/// Constants that values are multiplied by on their way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Multipliers {
+    pub(crate) embedding: f32,
+    pub(crate) attention: Option<f32>,
+    pub(crate) residual: f32,
+    pub(crate) logits: f32,
+}
+
 #[derive(Deserialize)]
 struct Fields {
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
     hidden_act: Option<String>,
-    rms_norm_eps: Option<f64>,
-    tie_word_embeddings: Option<bool>,
     attention_bias: Option<bool>,
+    qkv_bias: Option<bool>,
     mlp_bias: Option<bool>,
     sliding_window: Option<usize>,
     use_sliding_window: Option<bool>,
     max_window_layers: Option<usize>,
     layer_types: Option<Vec<String>>,
+    no_rope_layers: Option<Vec<usize>>,
+    no_rope_layer_interval: Option<usize>,
+    embedding_multiplier: Option<f64>,
+    attention_multiplier: Option<f64>,
+    residual_multiplier: Option<f64>,
+    logits_scaling: Option<f64>,
 }
-
-/// Sizes beyond this are taken for a damaged file; no model comes near.
-const MAX_SIZE: usize = 1 << 24;
-const MAX_LAYERS: usize = 1 << 12;
 
 impl Config {
     pub(crate) fn new(config: &ModelConfig, family: &Family) -> Result<Self> {
         let fields: Fields = config.read()?;
-        let rope = RopeConfig::try_from(config.read::<RopeFields>()?)?;
-        check("num_hidden_layers", fields.num_hidden_layers, MAX_LAYERS)?;
-        check("vocab_size", fields.vocab_size, MAX_SIZE)?;
-        check("hidden_size", fields.hidden_size, MAX_SIZE)?;
-        check("intermediate_size", fields.intermediate_size, MAX_SIZE)?;
-        let (num_heads, num_kv_heads, head_dim) = fields.heads(family)?;
-        let rms_norm_eps = fields.rms_norm_eps.unwrap_or(1e-6);
-        if !(0.0..=1.0).contains(&rms_norm_eps) {
-            bail!("config.json: rms_norm_eps is out of range: {rms_norm_eps}")
+        let rope = config.read::<RopeFields>()?.resolve(family.rope)?;
+        if family.longrope_only && !rope.is_plain_or_longrope() {
+            bail!("config.json: the rope type of this architecture must be longrope")
         }
-        if let Some(act) =
-            fields.hidden_act.as_deref().filter(|act| !["silu", "swish"].contains(act))
-        {
-            bail!("config.json: hidden_act `{act}` is not supported, supported are: silu")
-        }
+        let sizes = Sizes::read(config, family.sizes, &rope)?;
+        let act = fields.hidden_act.as_deref().unwrap_or("silu");
+        let rotated = fields.rotated(family, sizes.num_layers)?;
+        let given = config.has("sliding_window");
+        let activation = Activation::parse("hidden_act", act, &["silu", "swish"])?;
+        let mixture = |kind| Mixture::read(config, kind, &sizes, activation);
         Ok(Self {
-            vocab_size: fields.vocab_size,
-            hidden_size: fields.hidden_size,
-            intermediate_size: fields.intermediate_size,
-            num_heads,
-            num_kv_heads,
-            head_dim,
-            max_model_len: rope.max_model_len(config.max_model_len())?,
-            rms_norm_eps,
-            tie_word_embeddings: fields.tie_word_embeddings.unwrap_or(false),
             qk_norm: family.qk_norm,
             biases: fields.biases(family),
-            windows: fields.windows(family, config.has("sliding_window"))?,
+            windows: fields.windows(family, given, &rotated)?,
+            activation,
+            mixture: family.experts.map(mixture).transpose()?,
+            multipliers: fields.multipliers(family)?,
+            names: family.names,
+            norms: family.norms,
+            sizes,
+            rotated,
             rope,
         })
-    }
-
-    /// Width of all query heads together.
-    pub(crate) fn q_dim(&self) -> usize {
-        self.num_heads * self.head_dim
-    }
-
-    /// Width of all key heads together.
-    pub(crate) fn kv_dim(&self) -> usize {
-        self.num_kv_heads * self.head_dim
-    }
-
-    pub(crate) fn tensors(&self) -> Vec<TensorShape> {
-        let (hidden, vocab) = (self.hidden_size, self.vocab_size);
-        let mut list = List::default();
-        list.add("model.embed_tokens.weight", &[vocab, hidden]);
-        for index in 0..self.windows.len() {
-            self.layer_tensors(index, &mut list);
-        }
-        list.add("model.norm.weight", &[hidden]);
-        if !self.tie_word_embeddings {
-            list.add("lm_head.weight", &[vocab, hidden]);
-        }
-        list.0
-    }
-
-    fn layer_tensors(&self, index: usize, list: &mut List) {
-        let (hidden, ff, q, kv) =
-            (self.hidden_size, self.intermediate_size, self.q_dim(), self.kv_dim());
-        let at = |name: &str| format!("model.layers.{index}.{name}");
-        list.add(at("input_layernorm.weight"), &[hidden]);
-        for (name, out_dim) in [("q_proj", q), ("k_proj", kv), ("v_proj", kv)] {
-            list.linear(&at(&format!("self_attn.{name}")), out_dim, hidden, self.biases.qkv);
-        }
-        if self.qk_norm {
-            list.add(at("self_attn.q_norm.weight"), &[self.head_dim]);
-            list.add(at("self_attn.k_norm.weight"), &[self.head_dim]);
-        }
-        list.linear(&at("self_attn.o_proj"), hidden, q, self.biases.o);
-        list.add(at("post_attention_layernorm.weight"), &[hidden]);
-        list.linear(&at("mlp.gate_proj"), ff, hidden, self.biases.mlp);
-        list.linear(&at("mlp.up_proj"), ff, hidden, self.biases.mlp);
-        list.linear(&at("mlp.down_proj"), hidden, ff, self.biases.mlp);
     }
 }
 
 impl Fields {
-    /// Query heads, key/value heads, and their width.
-    fn heads(&self, family: &Family) -> Result<(usize, usize, usize)> {
-        let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
-        check("num_attention_heads", heads, MAX_SIZE)?;
-        let kv_heads = self.num_key_value_heads.unwrap_or(heads);
-        check("num_key_value_heads", kv_heads, MAX_SIZE)?;
-        if !heads.is_multiple_of(kv_heads) {
-            bail!(
-                "config.json: num_key_value_heads must divide num_attention_heads: \
-                 {kv_heads} of {heads}"
-            )
-        }
-        let head_dim = match self.head_dim.or(family.head_dim) {
-            Some(head_dim) => head_dim,
-            None if hidden.is_multiple_of(heads) => hidden / heads,
-            None => bail!(
-                "config.json: num_attention_heads must divide hidden_size where there is no \
-                 head_dim: {heads} of {hidden}"
-            ),
-        };
-        check("head_dim", head_dim, MAX_SIZE)?;
-        if MAX_SIZE < heads.saturating_mul(head_dim) {
-            bail!("config.json: {heads} heads of {head_dim} are out of range")
-        }
-        if !head_dim.is_multiple_of(2) {
-            bail!("config.json: rotary positions need an even head_dim: {head_dim}")
-        }
-        Ok((heads, kv_heads, head_dim))
-    }
-
     fn biases(&self, family: &Family) -> Biases {
         let configured = self.attention_bias.unwrap_or(false);
         let (qkv, o) = match family.attention_bias {
             Bias::Never => (false, false),
             Bias::Configured => (configured, configured),
             Bias::QueryKeyValue => (true, false),
+            Bias::QueryKeyValueConfigured => (self.qkv_bias.unwrap_or(true), false),
         };
         let mlp = matches!(family.mlp_bias, Bias::Configured) && self.mlp_bias == Some(true);
         Biases { qkv, o, mlp }
     }
 
+    fn multipliers(&self, family: &Family) -> Result<Multipliers> {
+        let of = |name, value: Option<f64>| match value.filter(|_| family.multipliers) {
+            Some(value) => fields::positive(name, value),
+            None => Ok(1.0),
+        };
+        let attention = of("attention_multiplier", self.attention_multiplier)?;
+        Ok(Multipliers {
+            embedding: of("embedding_multiplier", self.embedding_multiplier)?,
+            attention: family.multipliers.then_some(attention),
+            residual: of("residual_multiplier", self.residual_multiplier)?,
+            logits: 1.0 / of("logits_scaling", self.logits_scaling)?,
+        })
+    }
+
+    /// Which layers know positions.
+    fn rotated(&self, family: &Family, num_layers: usize) -> Result<Vec<bool>> {
+        if !family.no_rope_layers {
+            return Ok(vec![true; num_layers]);
+        }
+        if let Some(layers) = &self.no_rope_layers {
+            if layers.len() != num_layers {
+                let found = layers.len();
+                bail!("config.json: no_rope_layers has {found} entries for {num_layers} layers")
+            }
+            return Ok(layers.iter().map(|&rotated| rotated != 0).collect());
+        }
+        let interval = self.no_rope_layer_interval.unwrap_or(4);
+        fields::check("no_rope_layer_interval", interval, usize::MAX)?;
+        Ok((1..=num_layers).map(|layer| !layer.is_multiple_of(interval)).collect())
+    }
+
     /// The window of each layer.
-    fn windows(&self, family: &Family, window_given: bool) -> Result<Vec<Option<usize>>> {
-        let layers = self.num_hidden_layers;
-        let window = match family.windows {
-            Windows::Never => None,
-            Windows::Every(default) => {
-                if window_given {
-                    self.sliding_window
-                } else {
-                    Some(default)
-                }
+    fn windows(
+        &self,
+        family: &Family,
+        given: bool,
+        rotated: &[bool],
+    ) -> Result<Vec<Option<usize>>> {
+        let layers = rotated.len();
+        let or = |default| if given { self.sliding_window } else { default };
+        let used = self.use_sliding_window == Some(true);
+        let window = check_window(match family.windows {
+            Windows::Every(default) => or(default),
+            Windows::ByLayer | Windows::EveryIfUsed | Windows::Alternating if used => {
+                or(Some(4096))
             }
-            Windows::ByLayer if self.use_sliding_window != Some(true) => None,
-            Windows::ByLayer => {
-                if window_given {
-                    self.sliding_window
-                } else {
-                    Some(4096)
-                }
+            Windows::ByType if used || self.layer_types.is_some() => self.sliding_window,
+            _ => None,
+        })?;
+        match (&family.windows, &self.layer_types) {
+            (Windows::Never | Windows::Every(_) | Windows::EveryIfUsed, _) => {
+                Ok(vec![window; layers])
             }
-        };
-        if window == Some(0) {
-            bail!("config.json: sliding_window must be at least 1: 0")
-        }
-        if !matches!(family.windows, Windows::ByLayer) {
-            return Ok(vec![window; layers]);
-        }
-        let Some(types) = &self.layer_types else {
-            let first = self.max_window_layers.unwrap_or(28);
-            return Ok((0..layers).map(|i| window.filter(|_| first <= i)).collect());
-        };
-        if types.len() != layers {
-            bail!("config.json: layer_types has {} entries for {layers} layers", types.len())
-        }
-        types.iter().map(|kind| window_of(kind, window)).collect()
-    }
-}
-
-fn window_of(layer_type: &str, window: Option<usize>) -> Result<Option<usize>> {
-    match layer_type {
-        "full_attention" => Ok(None),
-        "sliding_attention" if window.is_some() => Ok(window),
-        "sliding_attention" => bail!("config.json: a layer slides but there is no sliding_window"),
-        other => bail!("config.json: layer type `{other}` is not supported"),
-    }
-}
-
-#[derive(Default)]
-struct List(Vec<TensorShape>);
-
-impl List {
-    fn add(&mut self, name: impl Into<String>, shape: &[usize]) {
-        self.0.push(TensorShape { name: name.into(), shape: shape.to_vec() });
-    }
-
-    fn linear(&mut self, name: &str, out_dim: usize, in_dim: usize, bias: bool) {
-        self.add(format!("{name}.weight"), &[out_dim, in_dim]);
-        if bias {
-            self.add(format!("{name}.bias"), &[out_dim]);
+            (_, Some(types)) => windows_of_types(types, layers, window),
+            (Windows::ByType, None) => {
+                Ok(rotated.iter().map(|rotated| window.filter(|_| !rotated)).collect())
+            }
+            (Windows::Alternating, None) => {
+                let end = self.max_window_layers.unwrap_or(28);
+                let slides = |i: usize| i.is_multiple_of(2) && i < end;
+                Ok((0..layers).map(|i| window.filter(|_| slides(i))).collect())
+            }
+            (Windows::ByLayer, None) => {
+                let first = self.max_window_layers.unwrap_or(28);
+                Ok((0..layers).map(|i| window.filter(|_| first <= i)).collect())
+            }
         }
     }
-}
-
-fn check(name: &str, value: usize, max: usize) -> Result<()> {
-    if value == 0 || max < value {
-        bail!("config.json: {name} is out of range: {value}")
-    }
-    Ok(())
 }

@@ -1,134 +1,141 @@
-//! Llama, and the decoders that differ from it only in numbers: Mistral, Qwen2, Qwen3.
+//! Llama, and the decoders that differ from it in numbers, names and the places of norms: Mistral,
+//! Qwen2, Qwen3, Phi-3, `OLMo` 2, Granite, `SmolLM3`; and with experts, Mixtral, Qwen2-MoE, Qwen3-MoE.
 
 mod config;
+mod mixture;
 
-use candle_core::{Result, Tensor};
-use pinion_kernels::{Activations, ops};
+use std::sync::Arc;
 
-use crate::config::{TensorShape, num_parameters};
-use crate::layers::{Attention, Embedding, GatedMlp, Linear, RmsNorm, RotaryEmbedding};
+use candle_core::Result;
+
+use crate::layers::{
+    Attention, Decoder, DecoderLayer, FeedForward, Mixer, Mlp, QueryKeyNorm, RotaryEmbedding,
+};
 use crate::registry::Plan;
-use crate::{CausalLm, ForwardCtx, ModelConfig, ModelSpec, Weights};
+use crate::{CausalLm, ModelConfig, Weights};
 
-use config::Config;
-pub(crate) use config::{Family, LLAMA, MISTRAL, QWEN2, QWEN3};
-
-struct Llama {
-    spec: ModelSpec,
-    embed_tokens: Embedding,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
-    lm_head: Linear,
-    rotary: RotaryEmbedding,
-}
-
-struct Layer {
-    input_norm: RmsNorm,
-    qkv_proj: Linear,
-    q_norm: Option<RmsNorm>,
-    k_norm: Option<RmsNorm>,
-    attention: Attention,
-    o_proj: Linear,
-    post_norm: RmsNorm,
-    mlp: GatedMlp,
-}
+use config::{Config, Names, Norms, QkNorm};
+pub(crate) use config::{
+    Family, GRANITE, LLAMA, MISTRAL, MIXTRAL, OLMO2, PHI3, QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE,
+    SMOLLM3,
+};
 
 pub(crate) fn plan(config: &ModelConfig, family: &Family) -> Result<Box<dyn Plan>> {
     Ok(Box::new(Config::new(config, family)?))
 }
 
 impl Plan for Config {
-    fn tensors(&self) -> Vec<TensorShape> {
-        Config::tensors(self)
-    }
-
-    fn build(self: Box<Self>, weights: &Weights) -> Result<Box<dyn CausalLm>> {
-        let rotary = RotaryEmbedding::new(&self.rope, self.head_dim, self.max_model_len)?;
+    fn build(&self, weights: &Weights) -> Result<Box<dyn CausalLm>> {
+        let sizes = &self.sizes;
+        let rotary = RotaryEmbedding::new(&self.rope, sizes.head_dim, sizes.max_model_len)?;
+        let rotary = Arc::new(rotary);
         let model = weights.at("model");
-        let embed_tokens = model.embedding("embed_tokens", self.vocab_size, self.hidden_size)?;
-        let layers = (0..self.windows.len())
-            .map(|i| layer(&self, i, &model.at("layers").at(i)))
+        let embed_tokens = model.embedding("embed_tokens", sizes.vocab_size, sizes.hidden_size)?;
+        let layers = (0..sizes.num_layers)
+            .map(|i| self.layer(i, &rotary, &model.at("layers").at(i)))
             .collect::<Result<Vec<_>>>()?;
-        let norm = model.rms_norm("norm", self.hidden_size, self.rms_norm_eps)?;
-        let lm_head = if self.tie_word_embeddings {
+        let norm = model.rms_norm("norm", sizes.hidden_size, sizes.norm_eps)?;
+        let lm_head = if sizes.tie_word_embeddings {
             embed_tokens.tied_linear()
         } else {
-            weights.linear("lm_head", self.hidden_size, self.vocab_size, false)?
+            weights.linear("lm_head", sizes.hidden_size, sizes.vocab_size, false)?
         };
-        let spec = ModelSpec {
-            num_layers: layers.len(),
-            num_kv_heads: self.num_kv_heads,
-            head_dim: self.head_dim,
-            vocab_size: self.vocab_size,
-            max_model_len: self.max_model_len,
-            num_parameters: num_parameters(&self.tensors())?,
-            weight_bytes: weights.weight_bytes(),
-        };
-        Ok(Box::new(Llama { spec, embed_tokens, layers, norm, lm_head, rotary }))
+        Ok(Box::new(Decoder {
+            embedding_scale: self.multipliers.embedding,
+            logit_scale: self.multipliers.logits,
+            ..Decoder::new(sizes, weights, (embed_tokens, layers), norm, lm_head)
+        }))
     }
 }
 
-fn layer(config: &Config, index: usize, weights: &Weights) -> Result<Layer> {
-    let Config { hidden_size, head_dim, rms_norm_eps: eps, .. } = *config;
-    let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
-    let attn = weights.at("self_attn");
-    let qkv = [("q_proj", q_dim), ("k_proj", kv_dim), ("v_proj", kv_dim)];
-    let head_norm = |name| config.qk_norm.then(|| attn.rms_norm(name, head_dim, eps)).transpose();
-    Ok(Layer {
-        input_norm: weights.rms_norm("input_layernorm", hidden_size, eps)?,
-        qkv_proj: attn.fused_linear("qkv_proj", &qkv, hidden_size, config.biases.qkv)?,
-        q_norm: head_norm("q_norm")?,
-        k_norm: head_norm("k_norm")?,
-        attention: Attention {
-            layer: index,
-            num_heads: config.num_heads,
-            num_kv_heads: config.num_kv_heads,
-            head_dim,
-            sliding_window: config.windows[index],
-        },
-        o_proj: attn.linear("o_proj", q_dim, hidden_size, config.biases.o)?,
-        post_norm: weights.rms_norm("post_attention_layernorm", hidden_size, eps)?,
-        mlp: GatedMlp::new(
-            &weights.at("mlp"),
-            hidden_size,
-            config.intermediate_size,
-            config.biases.mlp,
-        )?,
-    })
-}
-
-impl CausalLm for Llama {
-    fn spec(&self) -> &ModelSpec {
-        &self.spec
-    }
-
-    fn forward(&self, cx: &ForwardCtx<'_>) -> Result<Tensor> {
-        let mut x = self.embed_tokens.forward(&cx.batch.input_ids)?;
-        for layer in &self.layers {
-            layer.forward(cx, &self.rotary, &mut x)?;
-        }
-        let x = self.norm.forward(&ops::select_rows(&x, &cx.batch.logits_indices)?)?;
-        self.lm_head.forward(&x)?.into_tensor()
-    }
-}
-
-impl Layer {
-    fn forward(
+impl Config {
+    fn layer(
         &self,
-        cx: &ForwardCtx<'_>,
-        rotary: &RotaryEmbedding,
-        x: &mut Activations,
-    ) -> Result<()> {
-        let mut qkv = self.qkv_proj.forward(&self.input_norm.forward(x)?)?;
-        let (q, k) = self.attention.query_and_key_heads();
-        for (norm, heads) in [(&self.q_norm, q), (&self.k_norm, k)] {
-            if let Some(norm) = norm {
-                norm.forward_heads(&mut qkv, heads)?;
+        index: usize,
+        rotary: &Arc<RotaryEmbedding>,
+        weights: &Weights,
+    ) -> Result<DecoderLayer> {
+        let norm = |name| weights.rms_norm(name, self.sizes.hidden_size, self.sizes.norm_eps);
+        let residual_scale = self.multipliers.residual;
+        match self.norms {
+            Norms::Before => {
+                let attention_norm = norm("input_layernorm")?;
+                let attention = self.attention(index, rotary, &weights.at("self_attn"))?;
+                let mlp_norm = norm("post_attention_layernorm")?;
+                let mlp = self.feed_forward(index, weights)?;
+                let layer = DecoderLayer::pre_norm((attention_norm, attention), (mlp_norm, mlp));
+                Ok(DecoderLayer { residual_scale, ..layer })
             }
+            Norms::After => Ok(DecoderLayer {
+                attention_norm: None,
+                attention: self.attention(index, rotary, &weights.at("self_attn"))?,
+                attention_out_norm: Some(norm("post_attention_layernorm")?.into()),
+                mlp_norm: None,
+                mlp: self.feed_forward(index, weights)?,
+                mlp_out_norm: Some(norm("post_feedforward_layernorm")?.into()),
+                residual_scale,
+                parallel: false,
+            }),
         }
-        self.attention.rotate(cx, rotary, &mut qkv)?;
-        self.o_proj.add_to(x, &self.attention.forward(cx, &qkv)?)?;
-        let h = self.post_norm.forward(x)?;
-        self.mlp.add_to(x, &h)
+    }
+
+    fn attention(
+        &self,
+        layer: usize,
+        rotary: &Arc<RotaryEmbedding>,
+        weights: &Weights,
+    ) -> Result<Mixer> {
+        let sizes = &self.sizes;
+        let (q_dim, kv_dim, head_dim) = (sizes.q_dim(), sizes.kv_dim(), sizes.head_dim);
+        let apart = [("q_proj", q_dim), ("k_proj", kv_dim), ("v_proj", kv_dim)];
+        let fused = [("qkv_proj", q_dim + 2 * kv_dim)];
+        let parts = match self.names {
+            Names::Apart => apart.as_slice(),
+            Names::Fused => &fused,
+        };
+        let qkv_proj =
+            weights.fused_linear("qkv_proj", parts, sizes.hidden_size, self.biases.qkv)?;
+        let norm = |name, size| weights.rms_norm(name, size, sizes.norm_eps);
+        let norm = match self.qk_norm {
+            QkNorm::Never => None,
+            QkNorm::Head => Some((norm("q_norm", head_dim)?, norm("k_norm", head_dim)?)),
+            QkNorm::Row => Some((norm("q_norm", q_dim)?, norm("k_norm", kv_dim)?)),
+        };
+        let plain = 1.0 / (head_dim as f32).sqrt();
+        Ok(Mixer::Attention(Attention {
+            layer,
+            num_heads: sizes.num_heads,
+            num_kv_heads: sizes.num_kv_heads,
+            head_dim,
+            scale: self.multipliers.attention.unwrap_or(plain),
+            sliding_window: self.windows[layer],
+            soft_cap: None,
+            sinks: None,
+            qkv_proj,
+            norm: norm.map(|(query, key)| QueryKeyNorm { query, key }),
+            rotary: self.rotated[layer].then(|| Arc::clone(rotary)),
+            o_proj: weights.linear("o_proj", q_dim, sizes.hidden_size, self.biases.o)?,
+        }))
+    }
+
+    fn feed_forward(&self, index: usize, weights: &Weights) -> Result<FeedForward> {
+        if let Some(mixture) = &self.mixture
+            && let Some(experts) = mixture.feed_forward(index, self.sizes.hidden_size, weights)?
+        {
+            return Ok(experts);
+        }
+        Ok(FeedForward::Dense(self.mlp(&weights.at("mlp"))?))
+    }
+
+    fn mlp(&self, weights: &Weights) -> Result<Mlp> {
+        let (hidden, ff) = (self.sizes.hidden_size, self.sizes.intermediate_size);
+        match self.names {
+            Names::Apart => Mlp::gated(weights, (hidden, ff), self.biases.mlp, self.activation),
+            Names::Fused => Ok(Mlp::fused(
+                weights.linear("gate_up_proj", hidden, 2 * ff, false)?,
+                weights.linear("down_proj", ff, hidden, false)?,
+                self.activation,
+            )),
+        }
     }
 }

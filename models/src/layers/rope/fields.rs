@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use candle_core::{Error, Result, bail};
+use candle_core::{Result, bail};
 use serde::Deserialize;
 
 use super::scaling::{Llama3, LongRope, RopeScaling, Yarn};
@@ -11,12 +11,33 @@ use super::{MAX_POSITIONS, RopeConfig};
 /// What `rope_type` may be.
 const TYPES: &str = "default, linear, dynamic, llama3, yarn, longrope";
 
+/// What the class in transformers takes where a config says nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RopeDefaults {
+    pub(crate) theta: f64,
+    /// The share of a head that is rotated, where there may be less than all.
+    pub(crate) partial: Option<f64>,
+    pub(crate) original: Option<usize>,
+}
+
+impl RopeDefaults {
+    pub(crate) const fn theta(theta: f64) -> Self {
+        Self { theta, partial: None, original: None }
+    }
+}
+
 #[derive(Deserialize)]
 pub(crate) struct RopeFields {
     max_position_embeddings: usize,
     rope_theta: Option<f64>,
+    /// The name of the base in GPT-NeoX.
+    rotary_emb_base: Option<f64>,
     partial_rotary_factor: Option<f64>,
+    /// Likewise.
+    rotary_pct: Option<f64>,
     original_max_position_embeddings: Option<usize>,
+    /// Of layers that slide.
+    rope_local_base_freq: Option<f64>,
     rope_scaling: Option<Parameters>,
     rope_parameters: Option<Parameters>,
 }
@@ -39,34 +60,74 @@ struct Parameters {
     truncate: Option<bool>,
     short_factor: Option<Vec<f64>>,
     long_factor: Option<Vec<f64>>,
-    full_attention: Option<serde_json::Value>,
-    sliding_attention: Option<serde_json::Value>,
+    full_attention: Option<Box<Parameters>>,
+    sliding_attention: Option<Box<Parameters>>,
 }
 
-impl TryFrom<RopeFields> for RopeConfig {
-    type Error = Error;
-
-    fn try_from(fields: RopeFields) -> Result<Self> {
+impl RopeFields {
+    /// The angles they ask for.
+    pub(crate) fn resolve(self, defaults: RopeDefaults) -> Result<RopeConfig> {
         // transformers lets `rope_scaling` win over `rope_parameters`.
+        let fields = self;
         let given = fields.rope_scaling.or(fields.rope_parameters).unwrap_or_default();
         let max_positions = length("max_position_embeddings", fields.max_position_embeddings)?;
         if given.full_attention.is_some() || given.sliding_attention.is_some() {
             bail!("config.json: rope parameters by layer type are not supported")
         }
-        let partial = given.partial_rotary_factor.or(fields.partial_rotary_factor).unwrap_or(1.0);
-        if (partial - 1.0).abs() > f64::EPSILON {
+        let partial = given.partial_rotary_factor.or(fields.partial_rotary_factor);
+        let partial = partial.or(fields.rotary_pct).or(defaults.partial).unwrap_or(1.0);
+        if defaults.partial.is_none() && (partial - 1.0).abs() > f64::EPSILON {
             bail!("config.json: partial_rotary_factor is not supported: {partial}")
         }
-        let theta = given.rope_theta.or(fields.rope_theta).unwrap_or(10_000.0);
+        let partial = in_range("partial_rotary_factor", Some(partial), 1e-9..=1.0)?;
+        let theta = given.rope_theta.or(fields.rope_theta).or(fields.rotary_emb_base);
+        let theta = theta.unwrap_or(defaults.theta);
         let theta = in_range("rope_theta", Some(theta), 1.0..=1e15)?;
         // Here the outer field wins, as in transformers.
         let original = fields
             .original_max_position_embeddings
+            .or(defaults.original)
             .or(given.original_max_position_embeddings)
             .unwrap_or(max_positions);
         let original = length("original_max_position_embeddings", original)?;
         let scaling = given.scaling(max_positions, original)?;
-        Ok(Self { theta, scaling, max_positions })
+        Ok(RopeConfig { theta, scaling, max_positions, partial })
+    }
+}
+
+impl RopeFields {
+    /// The angles of layers that see everything, and of those that slide; with the base that each
+    /// has where the config says nothing.
+    pub(crate) fn resolve_by_type(
+        self,
+        full: f64,
+        sliding: f64,
+    ) -> Result<(RopeConfig, RopeConfig)> {
+        let mut given = self.rope_parameters.unwrap_or_default();
+        if given.rope_type.is_some() || given.r#type.is_some() || given.rope_theta.is_some() {
+            bail!("config.json: rope_parameters must be by layer type")
+        }
+        let of = |theta, partial, parameters| {
+            let fields = Self {
+                max_position_embeddings: self.max_position_embeddings,
+                rope_theta: theta,
+                rotary_emb_base: None,
+                rotary_pct: None,
+                partial_rotary_factor: partial,
+                original_max_position_embeddings: self.original_max_position_embeddings,
+                rope_local_base_freq: None,
+                rope_scaling: parameters,
+                rope_parameters: None,
+            };
+            fields.resolve(RopeDefaults::theta(full))
+        };
+        let scaling = self.rope_scaling.or(given.full_attention.take().map(|given| *given));
+        let local = given.sliding_attention.take().map(|given| *given);
+        let local_theta = self.rope_local_base_freq.or(Some(sliding));
+        Ok((
+            of(self.rope_theta, self.partial_rotary_factor, scaling)?,
+            of(local_theta, self.partial_rotary_factor, local)?,
+        ))
     }
 }
 

@@ -14,7 +14,7 @@ mod scaling;
 
 use candle_core::{Result, bail};
 
-pub(crate) use fields::RopeFields;
+pub(crate) use fields::{RopeDefaults, RopeFields};
 use scaling::RopeScaling;
 
 /// Positions beyond this are taken for a damaged file.
@@ -26,6 +26,7 @@ pub struct RopeConfig {
     theta: f64,
     scaling: RopeScaling,
     max_positions: usize,
+    partial: f64,
 }
 
 impl RopeConfig {
@@ -51,7 +52,18 @@ impl RopeConfig {
         bail!("max_model_len must be at most {limit}, where the model's positions end: {asked}")
     }
 
-    /// One frequency for each pair of a head, and the factor of cosines and sines.
+    /// Whether angles are plain, or those of longrope.
+    pub(crate) fn is_plain_or_longrope(&self) -> bool {
+        matches!(self.scaling, RopeScaling::Default | RopeScaling::LongRope(_))
+    }
+
+    /// Elements of a head that are rotated.
+    #[expect(clippy::cast_sign_loss, reason = "a share of a size")]
+    pub fn rotary_dim(&self, head_dim: usize) -> usize {
+        (head_dim as f64 * self.partial) as usize
+    }
+
+    /// One frequency for each rotated pair of a head, and the factor of cosines and sines.
     ///
     /// # Errors
     /// When a head has no even width, or factors do not fit it.
@@ -60,6 +72,7 @@ impl RopeConfig {
         head_dim: usize,
         max_model_len: usize,
     ) -> Result<(Vec<f32>, f32)> {
+        let head_dim = self.rotary_dim(head_dim);
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
             bail!("config.json: rotary positions need an even head_dim: {head_dim}")
         }
