@@ -4,7 +4,12 @@ use std::cell::RefCell;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
+use crate::cuda::{Buffer, copy_rows};
 use crate::view::{Rows, with_f32};
+use crate::{Device as Place, Gpu};
+
+/// What an operation says that was written for the host only.
+const NO_KERNEL: &str = "an operation of this model has no kernel for gpus";
 
 /// Buffers that a thread keeps for its next operations, at most.
 const MAX_KEPT: usize = 16;
@@ -20,10 +25,17 @@ std::thread_local! {
 /// step allocates none.
 #[derive(Debug)]
 pub struct Activations {
-    /// At least as long as the rows.
-    memory: Vec<f32>,
+    memory: Memory,
     rows: usize,
     width: usize,
+}
+
+/// Where the rows are.
+#[derive(Debug)]
+enum Memory {
+    /// At least as long as the rows.
+    Host(Vec<f32>),
+    Device(Buffer),
 }
 
 impl Activations {
@@ -35,7 +47,7 @@ impl Activations {
             let (index, _) = fitting.min_by_key(|(_, memory)| memory.len())?;
             Some(kept.swap_remove(index))
         });
-        Self { memory: kept.unwrap_or_else(|| vec![0.0; len]), rows, width }
+        Self { memory: Memory::Host(kept.unwrap_or_else(|| vec![0.0; len])), rows, width }
     }
 
     /// Rows of zeros.
@@ -66,7 +78,11 @@ impl Activations {
         if let Some(other) = parts.iter().find(|part| part.rows != rows) {
             bail!("{} rows do not go beside {rows}", other.rows)
         }
-        let mut all = Self::uninit(rows, parts.iter().map(Self::width).sum());
+        let total = parts.iter().map(Self::width).sum();
+        if let Some(first) = parts.first().and_then(Self::device) {
+            return Self::beside_on_device(first.gpu(), parts, (rows, total));
+        }
+        let mut all = Self::uninit(rows, total);
         let width = all.width.max(1);
         for (row, values) in all.values_mut().chunks_exact_mut(width).enumerate() {
             let mut rest = values;
@@ -121,9 +137,63 @@ impl Activations {
         Ok(part)
     }
 
+    fn beside_on_device(gpu: &Gpu, parts: &[Self], (rows, width): (usize, usize)) -> Result<Self> {
+        let all = gpu.allocate(rows * width * size_of::<f32>())?;
+        let mut col = 0;
+        for part in parts {
+            let Some(buffer) = part.device() else { bail!("parts are on several devices") };
+            copy_rows(buffer, (rows, part.width), None, &all, (col, width))?;
+            col += part.width;
+        }
+        Ok(Self::on_device(all, rows, width))
+    }
+
+    /// A copy of the rows on another device, or on the same one.
+    pub fn copy_to(&self, device: &Place) -> Result<Self> {
+        let host = self.to_host()?;
+        match device {
+            Place::Cpu => Ok(host),
+            Place::Gpu(gpu) => {
+                Ok(Self::on_device(gpu.upload(host.values())?, self.rows, self.width))
+            }
+        }
+    }
+
+    fn to_host(&self) -> Result<Self> {
+        let mut copy = Self::uninit(self.rows, self.width);
+        match &self.memory {
+            Memory::Host(_) => copy.values_mut().copy_from_slice(self.values()),
+            Memory::Device(buffer) => buffer.download(copy.values_mut())?,
+        }
+        Ok(copy)
+    }
+
+    /// Rows in the memory of a device.
+    pub(crate) fn on_device(buffer: Buffer, rows: usize, width: usize) -> Self {
+        debug_assert!(rows * width * size_of::<f32>() <= buffer.len(), "the rows fit");
+        Self { memory: Memory::Device(buffer), rows, width }
+    }
+
+    /// The memory of rows that are on a device.
+    pub(crate) fn device(&self) -> Option<&Buffer> {
+        match &self.memory {
+            Memory::Host(_) => None,
+            Memory::Device(buffer) => Some(buffer),
+        }
+    }
+
+    /// Whether the rows are in the host's memory.
+    pub fn is_on_host(&self) -> bool {
+        self.device().is_none()
+    }
+
     /// A tensor `[rows, width]` on the CPU; takes the memory along.
     pub fn into_tensor(mut self) -> Result<Tensor> {
-        let mut memory = std::mem::take(&mut self.memory);
+        if !self.is_on_host() {
+            self = self.to_host()?;
+        }
+        let Memory::Host(memory) = &mut self.memory else { bail!("rows were copied to the host") };
+        let mut memory = std::mem::take(memory);
         memory.truncate(self.rows * self.width);
         Tensor::from_vec(memory, (self.rows, self.width), &Device::Cpu)
     }
@@ -139,13 +209,23 @@ impl Activations {
     }
 
     /// All values, row after row.
+    ///
+    /// # Panics
+    /// When the rows are on a device: an operation that reads them has no kernel there. A model
+    /// with such an operation fails in the step that warms it up.
     pub fn values(&self) -> &[f32] {
-        &self.memory[..self.rows * self.width]
+        match &self.memory {
+            Memory::Host(memory) => &memory[..self.rows * self.width],
+            Memory::Device(_) => panic!("{NO_KERNEL}"),
+        }
     }
 
     /// All values, to change them.
     pub(crate) fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.memory[..self.rows * self.width]
+        match &mut self.memory {
+            Memory::Host(memory) => &mut memory[..self.rows * self.width],
+            Memory::Device(_) => panic!("{NO_KERNEL}"),
+        }
     }
 
     /// The rows.
@@ -161,7 +241,8 @@ impl Activations {
 
 impl Drop for Activations {
     fn drop(&mut self) {
-        let memory = std::mem::take(&mut self.memory);
+        let Memory::Host(memory) = &mut self.memory else { return };
+        let memory = std::mem::take(memory);
         if memory.is_empty() {
             return;
         }

@@ -10,6 +10,8 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 pub(crate) use element::KvElement;
 use store::{CopyBlocks, Store};
 
+use crate::Device as Place;
+use crate::cuda::DeviceKv;
 use crate::view::Rows;
 
 /// Shape of a cache; fully decides its size in bytes.
@@ -85,6 +87,7 @@ pub(crate) struct KvLayer {
 #[derive(Debug)]
 pub struct PagedKvCache {
     layers: Vec<KvLayer>,
+    device: Option<DeviceKv>,
     spec: KvCacheSpec,
 }
 
@@ -102,7 +105,36 @@ impl PagedKvCache {
                 Ok(KvLayer { k, v })
             })
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { layers, spec: spec.clone() })
+        Ok(Self { layers, device: None, spec: spec.clone() })
+    }
+
+    /// Allocates the whole pool where a model's weights are.
+    ///
+    /// # Errors
+    /// When a GPU has no memory for it, or does not hold elements of this type.
+    pub fn allocate_on(spec: &KvCacheSpec, device: &Place) -> Result<Self> {
+        match device {
+            Place::Cpu => Self::allocate(spec, &Device::Cpu),
+            Place::Gpu(gpu) => {
+                spec.check()?;
+                let device = Some(DeviceKv::allocate(gpu, spec)?);
+                Ok(Self { layers: Vec::new(), device, spec: spec.clone() })
+            }
+        }
+    }
+
+    /// What is on a device.
+    pub(crate) fn device(&self) -> Option<&DeviceKv> {
+        self.device.as_ref()
+    }
+
+    /// Refuses slots that do not exist.
+    pub(crate) fn check_slots(&self, slots: &[u32]) -> Result<()> {
+        let num_slots = self.spec.num_blocks * self.spec.block_size;
+        match slots.iter().find(|&&slot| slot as usize >= num_slots) {
+            Some(slot) => bail!("the kv cache has {num_slots} slots: {slot}"),
+            None => Ok(()),
+        }
     }
 
     /// What was allocated.
@@ -124,6 +156,9 @@ impl PagedKvCache {
         let missing = |&block: &u32| block as usize >= num_blocks;
         if let Some(block) = pairs.iter().flat_map(|(from, to)| [from, to]).find(|b| missing(b)) {
             bail!("the kv cache has {num_blocks} blocks: {block}")
+        }
+        if let Some(device) = &self.device {
+            return device.copy_blocks(&self.spec, pairs);
         }
         let op = CopyBlocks { pairs };
         self.layers.iter().try_for_each(|layer| {
@@ -158,10 +193,7 @@ impl PagedKvCache {
                 bail!("kv cache: {name} must be {expected:?}: {found:?}")
             }
         }
-        let num_slots = self.spec.num_blocks * self.spec.block_size;
-        if let Some(slot) = slots.iter().find(|&&slot| slot as usize >= num_slots) {
-            bail!("the kv cache has {num_slots} slots: {slot}")
-        }
+        self.check_slots(slots)?;
         let layer = self.layer(layer)?;
         layer.k.inplace_op1(&Store::keys(&self.spec, slots, k))?;
         layer.v.inplace_op1(&Store::values(&self.spec, slots, v))

@@ -3,6 +3,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::check_dtype;
+use crate::cuda;
 use crate::view::with_u32;
 use crate::{Activations, PackedTensor};
 
@@ -18,12 +19,17 @@ pub fn embedding(ids: &Tensor, table: &PackedTensor) -> Result<Activations> {
         bail!("embedding: ids must be one-dimensional: {:?}", ids.shape())
     }
     let (vocab, hidden) = (table.rows(), table.cols());
-    with_u32(&ids.contiguous()?, |ids| {
+    let tensor = &ids.contiguous()?;
+    with_u32(tensor, |ids| {
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            bail!("embedding: token id {id} is not below the vocabulary size {vocab}")
+        }
+        if let Some(matrix) = table.device() {
+            let rows = cuda::embedding(tensor, matrix.bytes, table.kind(), hidden)?;
+            return Ok(Activations::on_device(rows, ids.len(), hidden));
+        }
         let mut rows = Activations::uninit(ids.len(), hidden);
         for (&id, row) in ids.iter().zip(rows.values_mut().chunks_exact_mut(hidden)) {
-            if id as usize >= vocab {
-                bail!("embedding: token id {id} is not below the vocabulary size {vocab}")
-            }
             table.read_row(id as usize, row);
         }
         Ok(rows)

@@ -8,6 +8,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use super::{check_dtype, check_heads, for_each_row};
 use crate::Activations;
 use crate::cpu::{Cpu, Kernel};
+use crate::cuda;
 use crate::math::sum_of_squares;
 use crate::view::with_f32;
 
@@ -15,6 +16,10 @@ use crate::view::with_f32;
 /// f32.
 pub fn rms_norm(x: &Activations, weight: &Tensor, eps: f32) -> Result<Activations> {
     check_weight(weight, x.width())?;
+    if let Some(buffer) = x.device() {
+        let out = cuda::rms_norm(buffer, (x.rows(), x.width()), weight, eps)?;
+        return Ok(Activations::on_device(out, x.rows(), x.width()));
+    }
     let (cpu, rows) = (Cpu::current(), x.view());
     let mut out = Activations::uninit(x.rows(), x.width());
     with_f32(weight, |weight| {
@@ -49,6 +54,9 @@ pub fn rms_norm_columns(
     let (cpu, width) = (Cpu::current(), x.width());
     if width < columns.end || !columns.len().is_multiple_of(len) {
         bail!("rms_norm: rows of {width} have no columns {columns:?} in runs of {len}")
+    }
+    if let Some(buffer) = x.device() {
+        return cuda::rms_norm_columns(buffer, (x.rows(), width), columns, weight, eps);
     }
     with_f32(weight, |weight| {
         for_each_row(&cpu, 2, x.values_mut(), width, |_, row| {

@@ -3,16 +3,21 @@
 
 use std::ops::Range;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::{check_dtype, check_heads, for_each_row};
 use crate::Activations;
 use crate::cpu::{Cpu, Kernel};
+use crate::cuda;
 use crate::view::with_u32;
 
 /// Positions whose angles are computed together, at the first use of one of them.
 const PAGE: usize = 256;
+
+/// The id of the next table.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Cosines and sines of every position, computed when first needed.
 ///
@@ -24,6 +29,7 @@ pub struct RopeTable {
     attention_factor: f32,
     max_len: usize,
     pages: Vec<OnceLock<Vec<f32>>>,
+    id: u64,
 }
 
 impl RopeTable {
@@ -35,7 +41,13 @@ impl RopeTable {
     pub fn new(inverse_frequencies: &[f32], attention_factor: f32, max_len: usize) -> Self {
         let pages = std::iter::repeat_with(OnceLock::new).take(max_len.div_ceil(PAGE)).collect();
         let inverse_frequencies = inverse_frequencies.to_vec();
-        Self { inverse_frequencies, attention_factor, max_len, pages }
+        let id = NEXT_ID.fetch_add(1, Relaxed);
+        Self { inverse_frequencies, attention_factor, max_len, pages, id }
+    }
+
+    /// Tells tables apart; not zero.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Rotated width of a head: twice the number of frequencies.
@@ -49,7 +61,7 @@ impl RopeTable {
     }
 
     /// Cosines and sines of a position below `max_len`.
-    fn at(&self, position: usize) -> (&[f32], &[f32]) {
+    pub(crate) fn at(&self, position: usize) -> (&[f32], &[f32]) {
         let page = self.pages[position / PAGE].get_or_init(|| self.page(position / PAGE * PAGE));
         page[position % PAGE * self.rotary_dim()..][..self.rotary_dim()]
             .split_at(self.inverse_frequencies.len())
@@ -91,10 +103,15 @@ pub fn rope(
     if head_dim < table.rotary_dim() {
         bail!("rope: {} rotated elements do not fit a head of {head_dim}", table.rotary_dim())
     }
-    with_u32(&positions.contiguous()?, |positions| {
+    let tensor = &positions.contiguous()?;
+    with_u32(tensor, |positions| {
         let max_len = table.max_len;
         if let Some(position) = positions.iter().find(|&&position| position as usize >= max_len) {
             bail!("rope: position {position} is not below {max_len}")
+        }
+        if let Some(buffer) = x.device() {
+            let shape = (x.rows(), x.width());
+            return cuda::rope(buffer, shape, (heads, head_dim), tensor, table);
         }
         let (cpu, width) = (Cpu::current(), x.width());
         for_each_row(&cpu, 2, x.values_mut(), width, |token, row| {

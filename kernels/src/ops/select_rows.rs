@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::check_dtype;
 use crate::Activations;
+use crate::cuda;
 use crate::view::with_u32;
 
 /// The rows of `x` `[n, d]` that `indices` `[m]` u32 name, in that order: `[m, d]`.
@@ -12,7 +13,18 @@ use crate::view::with_u32;
 /// When an index is not below `n`.
 pub fn select_rows(x: &Activations, indices: &Tensor) -> Result<Activations> {
     check_dtype("select_rows", "indices", indices, DType::U32)?;
-    with_u32(&indices.contiguous()?, |indices| gather_rows(x, indices))?
+    let tensor = &indices.contiguous()?;
+    with_u32(tensor, |indices| {
+        let Some(buffer) = x.device() else { return gather_rows(x, indices) };
+        let num_rows = x.rows();
+        if let Some(index) = indices.iter().find(|&&index| index as usize >= num_rows) {
+            bail!("select_rows: index {index} is not below the number of rows {num_rows}")
+        }
+        let out = buffer.gpu().allocate(indices.len() * x.width() * size_of::<f32>())?;
+        let shape = (indices.len(), x.width());
+        cuda::copy_rows(buffer, shape, Some(tensor), &out, (0, x.width()))?;
+        Ok(Activations::on_device(out, indices.len(), x.width()))
+    })?
 }
 
 /// As [`select_rows`].

@@ -6,6 +6,7 @@ use candle_core::{Result, bail};
 use super::for_each_row;
 use crate::Activations;
 use crate::cpu::{Cpu, Kernel};
+use crate::cuda;
 use crate::math::exp;
 
 /// `silu(gate) * up` for `gate_up` `[n, 2 * ff]`, whose rows are `gate` then `up`: `[n, ff]`.
@@ -15,6 +16,10 @@ pub fn silu_mul(gate_up: &Activations) -> Result<Activations> {
     let width = gate_up.width();
     if !width.is_multiple_of(2) {
         bail!("silu_mul: gate_up must have an even number of columns: {width}")
+    }
+    if let Some(buffer) = gate_up.device() {
+        let out = cuda::silu_mul(buffer, gate_up.rows(), width / 2)?;
+        return Ok(Activations::on_device(out, gate_up.rows(), width / 2));
     }
     let (cpu, ff, rows) = (Cpu::current(), width / 2, gate_up.view());
     let mut out = Activations::uninit(gate_up.rows(), ff);

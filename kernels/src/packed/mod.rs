@@ -17,11 +17,14 @@ mod tests;
 mod weight_type;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use half::bf16;
 
+use crate::Gpu;
 use crate::cpu::Cpu;
+use crate::cuda::DeviceMatrix;
 use crate::gemm::{Ahead, Panel, Right};
 use crate::quant::{self, Matrix};
 
@@ -181,13 +184,31 @@ impl PackedTensor {
         self.kind
     }
 
-    /// The packed image, padding included.
+    /// The packed image, padding included; empty for weights on a device.
     pub fn bytes(&self) -> &[u8] {
         self.storage.bytes()
     }
 
+    /// The same weights in the memory of a device.
+    pub(crate) fn copy_to(self, gpu: &Gpu) -> Result<Self> {
+        let buffer = gpu.upload(self.bytes())?;
+        Ok(Self { storage: Storage::Device(Arc::new(buffer)), ..self })
+    }
+
+    /// The weights as kernels of a device read them.
+    pub(crate) fn device(&self) -> Option<DeviceMatrix<'_>> {
+        let Storage::Device(bytes) = &self.storage else { return None };
+        Some(DeviceMatrix { kind: self.kind, rows: self.rows, cols: self.cols, bytes })
+    }
+
     /// The matrix as an `f32` tensor `[rows, cols]` on the CPU.
+    ///
+    /// # Errors
+    /// When the weights are on a device.
     pub fn unpack(&self) -> Result<Tensor> {
+        if self.device().is_some() {
+            bail!("weights on a device are not unpacked")
+        }
         let mut values = vec![0f32; self.rows * self.cols];
         for (row, values) in values.chunks_exact_mut(self.cols).enumerate() {
             self.read_row(row, values);

@@ -6,6 +6,8 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use crate::cuda::Buffer;
+
 const _: () = assert!(cfg!(target_endian = "little"), "packed weights are little-endian");
 
 /// From this size on, memory is aligned to huge pages and the kernel is asked for them.
@@ -19,6 +21,8 @@ pub enum Storage {
     Owned(Arc<AlignedBytes>),
     /// Bytes that something else holds, such as a part of a mapped file; never copied.
     Shared(Arc<dyn AsRef<[u8]> + Send + Sync>),
+    /// Memory of a device; the host has no bytes of it.
+    Device(Arc<Buffer>),
 }
 
 impl Storage {
@@ -27,6 +31,7 @@ impl Storage {
         match self {
             Self::Owned(bytes) => bytes.as_slice(),
             Self::Shared(bytes) => (**bytes).as_ref(),
+            Self::Device(_) => &[],
         }
     }
 
@@ -52,6 +57,7 @@ impl fmt::Debug for Storage {
         let name = match self {
             Self::Owned(_) => "Owned",
             Self::Shared(_) => "Shared",
+            Self::Device(_) => "Device",
         };
         f.debug_struct(name).field("len", &self.bytes().len()).finish_non_exhaustive()
     }

@@ -8,6 +8,7 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::check_dtype;
 use crate::cpu::Cpu;
+use crate::cuda;
 use crate::quant;
 use crate::view::{Rows, with_f32};
 use crate::{Activations, PackedTensor};
@@ -24,7 +25,13 @@ pub fn linear(
     weight: &PackedTensor,
     bias: Option<&Tensor>,
 ) -> Result<Activations> {
-    let mut out = Activations::uninit(x.rows(), weight.rows());
+    let mut out = match x.device() {
+        Some(buffer) => {
+            let memory = buffer.gpu().allocate(x.rows() * weight.rows() * size_of::<f32>())?;
+            Activations::on_device(memory, x.rows(), weight.rows())
+        }
+        None => Activations::uninit(x.rows(), weight.rows()),
+    };
     run(x, weight, bias, (&mut out, Mode::Write))?;
     Ok(out)
 }
@@ -49,7 +56,14 @@ fn run(
     bias: Option<&Tensor>,
     (out, mode): (&mut Activations, Mode),
 ) -> Result<()> {
-    multiply_checked(x.view(), weight, bias, (out.values_mut(), mode))
+    match (x.device(), weight.device(), out.device()) {
+        (None, None, None) => multiply_checked(x.view(), weight, bias, (out.values_mut(), mode)),
+        (Some(from), Some(matrix), Some(to)) => {
+            check(x.width(), weight, bias)?;
+            cuda::linear(from, x.rows(), &matrix, bias, to, matches!(mode, Mode::Add))
+        }
+        _ => bail!("linear: activations and weights are on several devices"),
+    }
 }
 
 /// As [`linear`], of rows that lie anywhere, to `out` `[n, out]`.
@@ -68,16 +82,7 @@ fn multiply_checked(
     bias: Option<&Tensor>,
     (out, mode): (&mut [f32], Mode),
 ) -> Result<()> {
-    let (in_dim, out_dim, expected) = (x.width(), weight.rows(), weight.cols());
-    if in_dim != expected {
-        bail!("linear: x has {in_dim} columns, the weight [{out_dim}, {expected}] needs {expected}")
-    }
-    if let Some(bias) = bias {
-        check_dtype("linear", "bias", bias, DType::F32)?;
-        if bias.dims() != [out_dim] {
-            bail!("linear: bias must be [{out_dim}]: {:?}", bias.shape())
-        }
-    }
+    check(x.width(), weight, bias)?;
     if x.len() == 0 {
         return Ok(());
     }
@@ -90,6 +95,20 @@ fn multiply_checked(
         return Ok(());
     };
     with_f32(bias, |bias| multiply(Some(bias)))
+}
+
+fn check(in_dim: usize, weight: &PackedTensor, bias: Option<&Tensor>) -> Result<()> {
+    let (out_dim, expected) = (weight.rows(), weight.cols());
+    if in_dim != expected {
+        bail!("linear: x has {in_dim} columns, the weight [{out_dim}, {expected}] needs {expected}")
+    }
+    if let Some(bias) = bias {
+        check_dtype("linear", "bias", bias, DType::F32)?;
+        if bias.dims() != [out_dim] {
+            bail!("linear: bias must be [{out_dim}]: {:?}", bias.shape())
+        }
+    }
+    Ok(())
 }
 
 /// Writes the product to `out` `[n, out]`.

@@ -1,0 +1,70 @@
+//! The CUDA kernels against the operations of the CPU, without a GPU: every kernel runs as host code, thread by thread.
+//!
+//! Needs a C++ compiler; without one these tests say so and prove nothing.
+#![cfg(test)]
+
+mod attention;
+mod linear;
+mod rows;
+mod sample;
+
+use std::sync::OnceLock;
+
+use candle_core::{Device as Host, Tensor};
+use pinion_kernels::{Activations, Device, Gpu};
+
+/// The emulated device; none on a machine without a C++ compiler.
+#[expect(clippy::print_stderr, reason = "a test that proves nothing says so")]
+fn device() -> Option<Device> {
+    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
+    let open = || {
+        if std::process::Command::new("c++").arg("--version").output().is_err() {
+            eprintln!("SKIPPED: the CUDA kernels are not tested, there is no C++ compiler: c++");
+            return None;
+        }
+        Some(Gpu::emulated().unwrap())
+    };
+    GPU.get_or_init(open).clone().map(Device::Gpu)
+}
+
+/// Deterministic values between -1 and 1.
+fn values(seed: usize, len: usize) -> Vec<f32> {
+    let mut state = seed as u64 * 0x9e37_79b9 + 1;
+    let next = std::iter::repeat_with(move || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    });
+    next.take(len).collect()
+}
+
+fn tensor(seed: usize, shape: &[usize]) -> Tensor {
+    Tensor::from_vec(values(seed, shape.iter().product()), shape, &Host::Cpu).unwrap()
+}
+
+fn rows(seed: usize, rows: usize, width: usize) -> Activations {
+    Activations::from_tensor(&tensor(seed, &[rows, width])).unwrap()
+}
+
+fn ids(values: &[u32]) -> Tensor {
+    Tensor::new(values, &Host::Cpu).unwrap()
+}
+
+fn on_host(x: &Activations) -> Vec<f32> {
+    x.copy_to(&Device::Cpu).unwrap().values().to_vec()
+}
+
+fn bits(x: &Activations) -> Vec<u32> {
+    on_host(x).into_iter().map(f32::to_bits).collect()
+}
+
+/// Both are the same up to `tolerance` times the greatest value.
+#[track_caller]
+fn assert_close(found: &Activations, expected: &Activations, tolerance: f32, what: &str) {
+    assert_eq!((found.rows(), found.width()), (expected.rows(), expected.width()), "{what}");
+    let greatest = expected.values().iter().fold(1e-3f32, |most, x| most.max(x.abs()));
+    for (index, (x, y)) in on_host(found).iter().zip(expected.values()).enumerate() {
+        let off = (x - y).abs();
+        assert!(off <= tolerance * greatest, "{what}: value {index} is {x}, expected {y}");
+    }
+}
