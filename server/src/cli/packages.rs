@@ -42,6 +42,7 @@ pub(crate) fn specify(name: Option<&str>, config: &WorkerConfig) -> Result<Packa
         max_num_seqs,
         max_num_batched_tokens: config.max_num_batched_tokens.max(max_num_seqs),
         max_waiting: config.max_queue,
+        class_shares: config.class_shares,
         kv_cache_bytes: config.kv_cache_bytes,
         kv_cache_dtype: config.kv_cache_dtype.clone(),
         threads: config.threads,

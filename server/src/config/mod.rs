@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use pinion_engine::RouteClass;
+
 pub(crate) use resolve::MAX_SPECULATIVE_TOKENS;
 pub use resolve::{ConfigError, Origin, Resolved, resolve};
 pub use settings::{Flags, SETTINGS, Setting};
@@ -88,6 +90,8 @@ pub struct WorkerConfig {
     pub max_num_batched_tokens: u32,
     /// Generations that may wait.
     pub max_queue: u32,
+    /// Percent of the engine that is kept for each route class, in their order.
+    pub class_shares: [u32; RouteClass::ALL.len()],
     /// Bytes of KV cache; none sizes it from free memory.
     pub kv_cache_bytes: Option<u64>,
     /// Type of keys and values; none follows the weights.

@@ -128,6 +128,10 @@ fn text_of(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => text.clone(),
         toml::Value::Array(items) => items.iter().map(text_of).collect::<Vec<_>>().join(","),
+        toml::Value::Table(table) => {
+            let pairs = table.iter().map(|(key, value)| format!("{key}={}", text_of(value)));
+            pairs.collect::<Vec<_>>().join(",")
+        }
         other => other.to_string(),
     }
 }
@@ -169,6 +173,7 @@ impl Reader<'_> {
             max_num_seqs: self.optional("max-num-seqs", value::count),
             max_num_batched_tokens: self.required("max-num-batched-tokens", value::count)?,
             max_queue: self.required("max-queue", value::count)?,
+            class_shares: self.required("class-shares", value::class_shares)?,
             kv_cache_bytes: self.optional("kv-cache-size", value::bytes),
             kv_cache_dtype: self.optional("kv-cache-dtype", |text| {
                 let known = matches!(text, "f32" | "bf16" | "f16");

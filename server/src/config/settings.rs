@@ -37,6 +37,13 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("max-num-batched-tokens", "TOKENS", "2048", "Tokens of one step"),
     setting("max-queue", "COUNT", "256", "Generations that may wait; further ones get 429"),
+    setting(
+        "class-shares",
+        "CLASS=PERCENT,…",
+        "latency=25,compliance=15,default=25,reasoning=10",
+        "Percent of each step's tokens, of the KV cache and of the running sequences that are kept \
+         for a route class; what it leaves is lent, and classes that are not named keep nothing",
+    ),
     setting("kv-cache-size", "BYTES", "", "Size of the KV cache [default: from free memory]"),
     setting(
         "kv-cache-dtype",

@@ -55,6 +55,34 @@ fn keys_and_values_have_one_of_three_types() {
 }
 
 #[test]
+fn classes_are_kept_what_is_said_or_what_the_engine_thinks_right() {
+    let shares = |text: Option<&str>| {
+        let flags = text.map(|text| ("class-shares", text.to_owned())).into_iter().collect();
+        let config = resolve(&Flags(flags), &none, None).unwrap().typed();
+        config.map(|config| config.worker.class_shares).map_err(|errors| errors[0].to_string())
+    };
+    let of_engine = pinion_engine::ClassConfig::with_max_waiting(1);
+    let of_engine = RouteClass::ALL.map(|class| of_engine[class].share_percent as u32);
+    assert_eq!(shares(None), Ok(of_engine));
+    assert_eq!(shares(Some("reasoning=40, latency=60")), Ok([60, 0, 0, 40]));
+    for (text, expected) in [
+        ("urgent=5", "expected one of latency, compliance, default, reasoning"),
+        ("latency", "expected CLASS=PERCENT"),
+        ("latency=5,latency=6", "latency is there twice"),
+        ("latency=-1", "expected a whole number up to 100"),
+        ("latency=60,default=60", "expected 100 percent at most, these are 120"),
+    ] {
+        let error = shares(Some(text)).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pinion.toml");
+    std::fs::write(&file, "[class_shares]\nlatency = 10\n").unwrap();
+    let config = resolve(&Flags::default(), &none, Some(&file)).unwrap().typed().unwrap();
+    assert_eq!(config.worker.class_shares, [10, 0, 0, 0]);
+}
+
+#[test]
 fn unknown_keys_of_the_file_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pinion.toml");

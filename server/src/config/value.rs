@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pinion_engine::RouteClass;
+
 /// Longest label of a host name.
 const MAX_LABEL: usize = 63;
 
@@ -66,6 +68,27 @@ pub(super) fn count(text: &str) -> Result<u32, String> {
 pub(super) fn up_to<const MOST: u32>(text: &str) -> Result<u32, String> {
     let count = text.trim().parse().ok().filter(|count| *count <= MOST);
     count.ok_or_else(|| format!("expected a whole number up to {MOST}"))
+}
+
+/// `latency=25,default=50`: a percentage for each class, zero for those that are not named.
+pub(super) fn class_shares(text: &str) -> Result<[u32; RouteClass::ALL.len()], String> {
+    let names = || RouteClass::ALL.map(RouteClass::name).join(", ");
+    let mut shares = [None; RouteClass::ALL.len()];
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (name, percent) = part.split_once('=').ok_or("expected CLASS=PERCENT,…")?;
+        let class = RouteClass::ALL.into_iter().find(|class| class.name() == name.trim());
+        let class = class.ok_or_else(|| format!("expected one of {} before `=`", names()))?;
+        if shares[class as usize].replace(up_to::<100>(percent)?).is_some() {
+            return Err(format!("{} is there twice", class.name()));
+        }
+    }
+    let shares = shares.map(Option::unwrap_or_default);
+    let total: u32 = shares.iter().sum();
+    if 100 < total {
+        Err(format!("expected 100 percent at most, these are {total}"))
+    } else {
+        Ok(shares)
+    }
 }
 
 /// A name of lower-case letters, digits and inner dashes, as in a DNS label.

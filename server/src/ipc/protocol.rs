@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use pinion_engine::RouteClass;
 use serde::{Deserialize, Serialize};
 
 use super::Urgency;
@@ -112,6 +113,8 @@ pub struct LoadRequest {
     pub max_num_batched_tokens: u32,
     /// Sequences that may wait.
     pub max_waiting: u32,
+    /// Percent of the engine that is kept for each route class, in their order.
+    pub class_shares: [u32; RouteClass::ALL.len()],
     /// Bytes of KV cache; none sizes it from free memory.
     pub kv_cache_bytes: Option<u64>,
     /// Type of keys and values: `f32`, `bf16` or `f16`; none takes f32 for f32 weights, else bf16.
@@ -453,6 +456,10 @@ pub struct Stats {
     pub running: u32,
     /// Sequences in the queue.
     pub waiting: u32,
+    /// Of those that run, those of each route class, in their order.
+    pub class_running: [u32; RouteClass::ALL.len()],
+    /// Of those in the queue, those of each route class.
+    pub class_waiting: [u32; RouteClass::ALL.len()],
     /// KV blocks in all.
     pub blocks_total: u32,
     /// KV blocks that nobody uses.

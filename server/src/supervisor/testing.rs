@@ -47,6 +47,7 @@ pub(crate) fn scripted(name: &str, cog_yaml: &str, max_in_flight: usize) -> (Pac
         max_num_seqs: 1,
         max_num_batched_tokens: 1,
         max_waiting: 0,
+        class_shares: [0; 4],
         kv_cache_bytes: None,
         kv_cache_dtype: None,
         threads: None,

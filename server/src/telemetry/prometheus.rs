@@ -5,6 +5,8 @@
 
 use std::fmt::Write;
 
+use pinion_engine::RouteClass;
+
 use super::{Histogram, HttpMetrics, Outcome, PackageMetrics};
 use crate::stream::StreamUsage;
 use crate::supervisor::{Package, StateKind};
@@ -121,6 +123,13 @@ pub const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Sequences in the queue.",
         read: Read::Package(|package| f64::from(package.stats().waiting)),
+    },
+    Metric {
+        name: "pinion_class_requests",
+        aliases: &[],
+        kind: Kind::Gauge,
+        help: "Sequences of each route class, in the batch and in the queue.",
+        read: Read::Samples(classes),
     },
     Metric {
         name: "pinion_kv_cache_usage_ratio",
@@ -343,6 +352,20 @@ fn line(out: &mut String, name: &str, labels: &[(&str, String)], value: f64) {
     }
     let close = if labels.is_empty() { "" } else { "}" };
     let _infallible = writeln!(out, "{close} {value}");
+}
+
+fn classes(package: &Package) -> Vec<Sample> {
+    let stats = package.stats();
+    let sample = |class: RouteClass, state: &str, count: u32| {
+        let labels = vec![("class", class.name().to_owned()), ("state", state.to_owned())];
+        (labels, f64::from(count))
+    };
+    let of_class = |class| {
+        let (running, waiting) =
+            (stats.class_running[class as usize], stats.class_waiting[class as usize]);
+        [sample(class, "running", running), sample(class, "waiting", waiting)]
+    };
+    RouteClass::ALL.into_iter().flat_map(of_class).collect()
 }
 
 fn kv_usage(package: &Package) -> f64 {

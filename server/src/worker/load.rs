@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device};
 use parking_lot::Mutex;
 use pinion_engine::{
-    BlockPool, ClassConfig, Engine, EngineHandle, EngineParts, Request, RequestId, Scheduler,
-    SchedulerConfig, StepOutput,
+    BlockPool, ClassConfig, Engine, EngineHandle, EngineParts, PerClass, Request, RequestId,
+    Scheduler, SchedulerConfig, StepOutput,
 };
 use pinion_kernels::{KvCacheSpec, PagedAttention, PagedKvCache};
 use pinion_loader::{LoadOptions, LoadedPackage, PackageFiles, Progress};
@@ -92,7 +92,10 @@ fn serve(
         max_num_batched_tokens: request.max_num_batched_tokens as usize,
         max_chunk: request.max_num_batched_tokens as usize,
         max_model_len: spec.max_model_len,
-        classes: ClassConfig::with_max_waiting(request.max_waiting as usize),
+        classes: PerClass::from_fn(|class| ClassConfig {
+            max_waiting: request.max_waiting as usize,
+            share_percent: request.class_shares[class as usize] as usize,
+        }),
         vocab_size: spec.vocab_size,
         prefix_cache: request.prefix_cache,
         package: package_identity(&request.source),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use std::{io, iter};
 
 use pinion_engine::{
-    Detokenizer, EngineHandle, EngineStats, PromptOutput, RequestId, SampledToken, SequenceError,
-    SequenceOutput, StepOutput, SubmitError,
+    Detokenizer, EngineHandle, EngineStats, PromptOutput, RequestId, RouteClass, SampledToken,
+    SequenceError, SequenceOutput, StepOutput, SubmitError,
 };
 use pinion_loader::PackageTokenizer;
 use tokio::sync::mpsc::Receiver;
@@ -228,6 +228,8 @@ pub(super) fn stats(engine: &EngineStats) -> Stats {
     Stats {
         running: engine.running as u32,
         waiting: engine.waiting as u32,
+        class_running: RouteClass::ALL.map(|class| engine.classes[class].running as u32),
+        class_waiting: RouteClass::ALL.map(|class| engine.classes[class].waiting as u32),
         blocks_total: engine.blocks_total as u32,
         blocks_free: engine.blocks_free as u32,
         num_preemptions: engine.num_preemptions,

@@ -197,6 +197,7 @@ fn load_request(device: &str) -> LoadRequest {
         max_num_seqs: 4,
         max_num_batched_tokens: 512,
         max_waiting: 4,
+        class_shares: [0; 4],
         kv_cache_bytes: None,
         kv_cache_dtype: None,
         threads: None,

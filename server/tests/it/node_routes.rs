@@ -69,6 +69,8 @@ async fn metrics_carry_the_names_that_gateways_read() {
     for line in [
         "vllm:num_requests_running{model_name=\"tiny\"} 0",
         "vllm:num_requests_waiting{model_name=\"tiny\"} 0",
+        "pinion_class_requests{package=\"tiny\",class=\"default\",state=\"waiting\"} 2",
+        "pinion_class_requests{package=\"tiny\",class=\"latency\",state=\"running\"} 0",
         "vllm:kv_cache_usage_perc{model_name=\"tiny\"} 0.25",
         "vllm:cache_config_info{model_name=\"tiny\",block_size=\"16\",num_gpu_blocks=\"8\"} 1",
         "vllm:request_success_total{model_name=\"tiny\",finished_reason=\"stop\"} 1",

@@ -177,7 +177,9 @@ impl Worker {
     fn step(&self, key: RequestKey, events: impl IntoIterator<Item = Event>) {
         let events = events.into_iter().map(|event| (key, event)).collect();
         let running = self.waiting.len() as u32;
-        let stats = Stats { running, blocks_total: 8, blocks_free: 6, ..Stats::default() };
+        let class_waiting = [0, 0, 2, 0];
+        let stats =
+            Stats { running, class_waiting, blocks_total: 8, blocks_free: 6, ..Stats::default() };
         self.send(&FromWorker::Step { events, stats });
     }
 
