@@ -26,6 +26,11 @@ pub fn describe() -> String {
     format!("{}, {threads} thread{plural}", Isa::detected().name())
 }
 
+/// The name of the kernel path. Results differ between paths, in the last bits, and not within one.
+pub fn kernel_set() -> &'static str {
+    Isa::detected().name()
+}
+
 /// An instruction set with its own kernels. A value exists only for what was detected.
 ///
 /// Each path is deterministic. Paths differ in the last bits: vector paths round once per

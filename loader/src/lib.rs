@@ -9,6 +9,7 @@ pub mod metadata;
 mod progress;
 mod quiet;
 mod resolve;
+pub mod snapshot;
 pub mod source;
 pub mod starter;
 pub mod template;

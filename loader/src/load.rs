@@ -6,7 +6,8 @@ use candle_core::Device;
 use pinion_cog_compat::manifest::DType;
 use pinion_kernels::WeightType;
 use pinion_models::{
-    CausalLm, ModelConfig, ModelSpec, TensorShape, Weights, architectures, is_supported,
+    CausalLm, ModelConfig, ModelSpec, TensorShape, TensorSource, Weights, architectures,
+    is_supported,
 };
 use serde_json::Value;
 
@@ -17,12 +18,16 @@ use crate::metadata::{self, GenerationDefaults, TokenizerConfig};
 use crate::progress::{Progress, ProgressFn};
 use crate::quiet;
 use crate::resolve::{NativePackage, ResolvedPackage, inspect};
+use crate::snapshot::{
+    Beside, Kept, Notes, Origin, Recorded, Recording, Refusal, SnapshotOptions, Target,
+};
 use crate::source::{Checkpoint, CheckpointSource, SafetensorsSource};
-use crate::template::{self, ChatTemplate, RenderInput};
+use crate::template::{self, ChatTemplate, RenderInput, TemplateText};
 use crate::tokenizer::PackageTokenizer;
 
 #[cfg(test)]
 mod tests;
+mod warm;
 
 /// How to load a package, where the operator says more than the package.
 #[derive(Clone, Debug)]
@@ -33,6 +38,8 @@ pub struct LoadOptions {
     pub device: Device,
     /// Longest sequence in tokens, instead of the package's choice.
     pub max_model_len: Option<usize>,
+    /// What of snapshots is used and made.
+    pub snapshots: SnapshotOptions,
 }
 
 /// A model with everything it needs to answer.
@@ -55,11 +62,20 @@ pub struct LoadedPackage {
     pub defaults: GenerationDefaults,
     /// Worth telling, nothing that stops.
     pub warnings: Vec<String>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// The snapshot that was there and was not used.
+    pub refused: Option<Refusal>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { dtype: None, device: Device::Cpu, max_model_len: None }
+        Self {
+            dtype: None,
+            device: Device::Cpu,
+            max_model_len: None,
+            snapshots: SnapshotOptions::default(),
+        }
     }
 }
 
@@ -74,14 +90,22 @@ impl std::fmt::Debug for LoadedPackage {
 }
 
 /// Loads a package natively, whatever else could execute it: that decision is [`crate::decide`]'s.
+///
+/// From its snapshot where there is one that can be used, and otherwise from its own files.
 pub fn load(
     files: &PackageFiles,
     options: &LoadOptions,
     progress: &ProgressFn,
 ) -> Result<LoadedPackage, LoadError> {
     progress(Progress::Inspecting);
+    let refused = match warm::load(files, options) {
+        Ok(Some(loaded)) => return Ok(loaded),
+        Ok(None) => None,
+        Err(refusal) => Some(refusal),
+    };
     let wanted = Some(pinion_cog_compat::manifest::Backend::Native);
-    load_resolved(inspect(files, wanted)?, options, progress)
+    let loaded = load_resolved(inspect(files, wanted)?, options, progress)?;
+    Ok(LoadedPackage { refused, ..loaded })
 }
 
 /// Loads a package that [`inspect`] looked into.
@@ -103,25 +127,28 @@ pub fn load_resolved(
     let directory = native.weights_dir.as_str();
     let texts = texts(&files, &native)?;
     let prompt_template = manifest.pinion.prompt_template.as_deref();
-    let template = chat_template(&files, directory, &texts, prompt_template, &mut warnings)?;
+    let template_text = template::select(&files, directory, &texts, prompt_template)?;
+    let template = chat_template(template_text.as_ref(), &texts, &mut warnings)?;
     let generation = metadata::read_object(&files, directory, "generation_config.json")?;
     let generation = generation.unwrap_or(Value::Null);
     let defaults = metadata::generation_defaults(&generation, &mut warnings);
-
     let source = open(&files, &native, progress)?;
     check_tensors(&config, &*source)?;
     let raw: Value = serde_json::from_str(&native.config_json).unwrap_or(Value::Null);
     let vocab_size = raw["vocab_size"].as_u64().unwrap_or(0) as usize;
-    let tokenizer = tokenizer(&files, &native, vocab_size)?;
+    let (tokenizer_text, tokenizer_file) = tokenizer_text(&files, &native)?;
+    let tokenizer = PackageTokenizer::parse(&tokenizer_text, &tokenizer_file, vocab_size)?;
     warn_of_added_tokens(&tokenizer, &mut warnings);
     let eos_token_ids = eos_token_ids(&tokenizer, &texts, &[&generation, &raw], &mut warnings);
-
     let own = source.own_type();
     let kind = kind.filter(|kind| kind.name() != own);
     refuse_requantizing(&own, kind)?;
     let dtype = kind.map_or(own, |kind| kind.to_string());
+    let recording = Arc::new(Recording::new(source));
+    let record = options.snapshots.record;
+    let source = if record { Arc::clone(&recording) as _ } else { recording.checkpoint() };
     let model = build(&config, source, kind)?;
-    Ok(LoadedPackage {
+    let mut loaded = LoadedPackage {
         spec: model.spec().clone(),
         model,
         architecture: config.architecture().to_owned(),
@@ -131,7 +158,46 @@ pub fn load_resolved(
         eos_token_ids,
         defaults,
         warnings,
-    })
+        origin: Origin::Cold(None),
+        refused: None,
+    };
+    if record {
+        let beside: Beside = vec![
+            (warm::CONFIG, native.config_json.into_bytes()),
+            (warm::TOKENIZER, tokenizer_text.into_bytes()),
+            (warm::TEMPLATE, warm::template_bytes(template_text, texts.special)),
+        ];
+        let target = target(options, manifest.pinion.dtype);
+        let recorded = recorded(&loaded, kind, recording.take(), beside, target);
+        loaded.origin = Origin::Cold(Some(Box::new(recorded)));
+    }
+    Ok(loaded)
+}
+
+/// What a snapshot of a package is made of.
+fn recorded(
+    loaded: &LoadedPackage,
+    kind: Option<WeightType>,
+    kept: Kept,
+    beside: Beside,
+    target: Target,
+) -> Recorded {
+    let notes = Notes {
+        architecture: loaded.architecture.clone(),
+        dtype: loaded.dtype.clone(),
+        kept_as: kind.map(|kind| kind.name().to_owned()),
+        vocab_size: loaded.tokenizer.vocab_size(),
+        eos_token_ids: loaded.eos_token_ids.clone(),
+        defaults: loaded.defaults,
+        warnings: loaded.warnings.clone(),
+        block_types: kept.block_types,
+    };
+    Recorded { target, tensors: kept.tensors, notes, beside }
+}
+
+/// What a snapshot of this load is for.
+fn target(options: &LoadOptions, declared: Option<DType>) -> Target {
+    Target::cpu(options.dtype.as_deref().or(declared.map(DType::name)))
 }
 
 /// The weights, opened.
@@ -156,18 +222,17 @@ fn texts(files: &PackageFiles, native: &NativePackage) -> Result<TokenizerConfig
     }
 }
 
-/// The tokenizer: `tokenizer.json`, else that of a GGUF file.
-fn tokenizer(
+/// The text of the tokenizer, and where it is from: `tokenizer.json`, else that of a GGUF file.
+fn tokenizer_text(
     files: &PackageFiles,
     native: &NativePackage,
-    vocab_size: usize,
-) -> Result<PackageTokenizer, LoadError> {
+) -> Result<(String, String), LoadError> {
     let file = join(&native.weights_dir, "tokenizer.json");
     match (&native.gguf, &native.checkpoint) {
         (Some(gguf), Checkpoint::Gguf(path)) if files.open(&file)?.is_none() => {
-            Ok(PackageTokenizer::parse(&gguf::tokenizer_json(gguf)?, path, vocab_size)?)
+            Ok((gguf::tokenizer_json(gguf)?, path.clone()))
         }
-        _ => Ok(PackageTokenizer::load(files, &file, vocab_size)?),
+        _ => Ok((PackageTokenizer::text(files, &file)?, file)),
     }
 }
 
@@ -213,17 +278,15 @@ fn refuse_requantizing(stored: &str, wanted: Option<WeightType>) -> Result<(), L
 
 /// Compiles the template and renders one chat, so that a broken one is known before the first request.
 fn chat_template(
-    files: &PackageFiles,
-    directory: &str,
+    text: Option<&TemplateText>,
     texts: &TokenizerConfig,
-    prompt_template: Option<&str>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<ChatTemplate>, LoadError> {
-    let Some(text) = template::select(files, directory, texts, prompt_template)? else {
+    let Some(text) = text else {
         warnings.push("the package has no chat template: it completes text only".to_owned());
         return Ok(None);
     };
-    let template = ChatTemplate::compile(&text, texts.special.clone())?;
+    let template = ChatTemplate::compile(text, texts.special.clone())?;
     let messages = serde_json::json!([{"role": "user", "content": "Hello."}]);
     let input = RenderInput {
         messages: &messages,
@@ -268,7 +331,7 @@ fn check_tensors(config: &ModelConfig, source: &dyn CheckpointSource) -> Result<
 
 fn build(
     config: &ModelConfig,
-    source: Arc<dyn CheckpointSource>,
+    source: Arc<dyn TensorSource>,
     kind: Option<WeightType>,
 ) -> Result<Box<dyn CausalLm>, LoadError> {
     let weights = Weights::new(source, kind);

@@ -1,13 +1,13 @@
 //! The small JSON files beside the weights: what they say about special tokens, templates and sampling.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::files::{FileError, PackageFiles, join};
 use crate::limits::LIMITS;
 
 /// Sampling defaults of `generation_config.json`. A value that cannot be used is absent.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GenerationDefaults {
     /// At least 0; 0, the most likely token always, where the file says `do_sample: false`.
     pub temperature: Option<f32>,
@@ -24,7 +24,7 @@ pub struct GenerationDefaults {
 }
 
 /// Special tokens by their text, from `tokenizer_config.json`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpecialTokens {
     /// Before a text.
     pub bos: Option<String>,
@@ -37,7 +37,7 @@ pub struct SpecialTokens {
 }
 
 /// A chat template and its name in a list of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedTemplate {
     /// `default`, `tool_use` or any other.
     pub name: String,

@@ -98,10 +98,13 @@ impl PackageTokenizer {
         file: &str,
         vocab_size: usize,
     ) -> Result<Self, TokenizerError> {
-        let Some(text) = files.read_text(file, LIMITS.tokenizer_bytes)? else {
-            return Err(TokenizerError::Missing { file: file.to_owned() });
-        };
-        Self::parse(&text, file, vocab_size)
+        Self::parse(&Self::text(files, file)?, file, vocab_size)
+    }
+
+    /// The text of `file`.
+    pub(crate) fn text(files: &PackageFiles, file: &str) -> Result<String, TokenizerError> {
+        let text = files.read_text(file, LIMITS.tokenizer_bytes)?;
+        text.ok_or_else(|| TokenizerError::Missing { file: file.to_owned() })
     }
 
     /// As [`Self::load`], from the text of a file.

@@ -31,6 +31,11 @@ use crate::quant::{self, Matrix};
 pub use storage::{AlignedBytes, Storage};
 pub use weight_type::WeightType;
 
+/// Version of all layouts of [`PackedTensor`] and of what makes them: whoever changes one of them,
+/// so that the same weights have other bytes, counts it up. Stored bytes of another version are not
+/// read.
+pub const LAYOUT_VERSION: u32 = 1;
+
 /// Rows of one panel.
 pub(crate) const PANEL_ROWS: usize = 64;
 

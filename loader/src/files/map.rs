@@ -3,7 +3,7 @@
 
 use std::fs::File;
 
-use memmap2::Mmap;
+use memmap2::MmapOptions;
 
 use super::{Bytes, FileError};
 
@@ -17,6 +17,6 @@ pub(super) fn map(file: &File, path: &str) -> Result<Bytes, FileError> {
     // process can still change or truncate the file under us: changed bytes are ordinary bytes to every reader here
     // (headers are copied out and checked before use, tensors are plain numbers), and touching pages that a
     // truncation removed ends the process with SIGBUS, which ends one worker and not the node.
-    let map = unsafe { Mmap::map(file) }.map_err(io)?;
+    let map = unsafe { MmapOptions::new().map_copy_read_only(file) }.map_err(io)?;
     Ok(Bytes::Mapped(map))
 }

@@ -4,11 +4,12 @@ mod beneath;
 mod map;
 
 use std::fmt;
+use std::fs::File;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Advice, Mmap};
 use rustix::fd::OwnedFd;
 
 pub use error::FileError;
@@ -99,6 +100,21 @@ impl PackageFiles {
         };
         names.sort_unstable();
         Ok(names)
+    }
+}
+
+impl FileBytes {
+    /// Maps an open regular file; `name` is for messages.
+    pub(crate) fn map(file: &File, name: &str) -> Result<Self, FileError> {
+        map::map(file, name).map(Self)
+    }
+
+    /// Brings pages of a mapped file into memory, reading what is not there.
+    pub(crate) fn populate(&self, start: usize, bytes: usize) {
+        if let Bytes::Mapped(map) = &self.0 {
+            // Without it the pages come when they are touched.
+            let _ = map.advise_range(Advice::PopulateRead, start, bytes);
+        }
     }
 }
 

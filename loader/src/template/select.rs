@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::files::{PackageFiles, join};
 use crate::limits::LIMITS;
 use crate::metadata::{self, MetadataError, NamedTemplate, TokenizerConfig};
@@ -9,7 +11,7 @@ use crate::metadata::{self, MetadataError, NamedTemplate, TokenizerConfig};
 const JSON: &str = "chat_template.json";
 
 /// Where a template was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TemplateOrigin {
     /// `pinion.prompt_template` in `cog.yaml`.
     Manifest,
@@ -33,7 +35,7 @@ impl fmt::Display for TemplateOrigin {
 }
 
 /// The text of a template, not yet compiled.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplateText {
     /// Where it comes from.
     pub origin: TemplateOrigin,

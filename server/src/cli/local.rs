@@ -17,7 +17,9 @@ pub(crate) struct Local {
 impl Local {
     /// Starts the package and waits until it is ready, or says why it is not.
     pub(crate) async fn start(name: Option<&str>, flags: &Flags) -> Result<Self, CliError> {
-        let config = super::serve::typed(&super::serve::resolve(flags, None)?)?.worker;
+        let mut config = super::serve::typed(&super::serve::resolve(flags, None)?)?.worker;
+        // A command is over before a snapshot is written.
+        config.snapshots.write = false;
         Self::start_with(name, &config).await
     }
 

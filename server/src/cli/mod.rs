@@ -13,6 +13,7 @@ mod node;
 mod packages;
 mod run;
 mod serve;
+mod snapshot;
 mod terminal;
 
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ enum Command {
     Check(check::Args),
     Bench(bench::Args),
     Init(init::Args),
+    Snapshot(snapshot::Args),
     Completions(completions::Args),
     /// Serves one package over the socket that is its standard input; started by `serve`.
     #[command(hide = true)]
@@ -64,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Worker => return crate::worker::main(),
     };

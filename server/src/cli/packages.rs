@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use pinion_cog_compat::manifest::{Backend, Manifest};
 
 use super::{CliError, terminal};
-use crate::config::{MAX_SPECULATIVE_TOKENS, WorkerConfig, env_os};
-use crate::ipc::{LoadRequest, PackageSource};
-use crate::supervisor::PackageSpec;
+use pinion_loader::snapshot::Store;
+
+use crate::config::{MAX_SPECULATIVE_TOKENS, SnapshotConfig, SnapshotMode, WorkerConfig, env_os};
+use crate::ipc::{LoadRequest, PackageSource, SnapshotRequest};
+use crate::supervisor::{PackageSpec, SnapshotPolicy};
 
 /// Sequences that run at once, where neither package nor operator says.
 const MAX_NUM_SEQS: u32 = 64;
@@ -53,17 +55,46 @@ pub(crate) fn specify(name: Option<&str>, config: &WorkerConfig) -> Result<Packa
             .or(pinion.speculative_tokens)
             .unwrap_or(0)
             .min(MAX_SPECULATIVE_TOKENS),
+        snapshot: SnapshotRequest::default(),
     };
     Ok(PackageSpec {
         name,
         manifest,
         load,
+        snapshots: snapshots(&config.snapshots)?,
         program: program()?,
         max_in_flight: (max_num_seqs + config.max_queue) as usize,
         hang_timeout: config.hang_timeout,
         step_timeout: config.step_timeout,
         render_timeout: config.render_timeout,
     })
+}
+
+/// The store of snapshots; none where there shall be, or can be, none.
+fn snapshots(config: &SnapshotConfig) -> Result<Option<SnapshotPolicy>, CliError> {
+    if config.mode == SnapshotMode::Off {
+        return Ok(None);
+    }
+    match open_store(config) {
+        Ok(store) => {
+            let (limit, verify, write) = (config.limit, config.verify, config.write);
+            Ok(Some(SnapshotPolicy { store, limit, verify, write }))
+        }
+        Err(error) if config.mode == SnapshotMode::On => Err(error),
+        Err(error) => {
+            terminal::note(format!("warning: packages start without snapshots: {error}"));
+            Ok(None)
+        }
+    }
+}
+
+/// Opens the store that the configuration names.
+pub(crate) fn open_store(config: &SnapshotConfig) -> Result<Store, CliError> {
+    let Some(directory) = &config.directory else {
+        return Err(CliError::failed("there is no directory for snapshots")
+            .hint("set --snapshot-dir or HOME"));
+    };
+    Store::open(directory).map_err(|error| CliError::failed(error.to_string()))
 }
 
 /// The directory that a package name means.

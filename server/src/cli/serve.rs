@@ -10,7 +10,7 @@ use super::{CliError, packages, terminal};
 use crate::app::App;
 use crate::config::{self, Config, Flags, Resolved};
 use crate::http;
-use crate::supervisor::{Package, PackageState, StateKind};
+use crate::supervisor::{Package, PackageState, SnapshotState, StateKind};
 
 /// Serves packages over HTTP; the built-in pinion-tiny if none is named.
 ///
@@ -95,6 +95,7 @@ async fn serve(args: &Args, config: Config) -> Result<ExitCode, CliError> {
     terminal::note(format!("listening on http://{address}"));
     for package in app.packages() {
         app.spawn(announce(package.clone(), args.json));
+        app.spawn(announce_snapshot(package.clone()));
     }
     app.spawn(http::serve(app.clone(), listener));
     stop_asked(&app).await?;
@@ -128,6 +129,27 @@ pub(crate) async fn stop_signal() -> Result<(), CliError> {
         _ = terminate.recv() => {}
     }
     Ok(())
+}
+
+/// Prints what becomes of a package's snapshot, until the package is gone.
+async fn announce_snapshot(package: Package) {
+    let mut states = package.watch_snapshot();
+    while states.changed().await.is_ok() {
+        let name = package.name();
+        match &*states.borrow_and_update() {
+            SnapshotState::Published { path, bytes } => {
+                let megabytes = *bytes as f64 / 1e6;
+                terminal::note(format!(
+                    "{name}: snapshot of {megabytes:.1} MB written: {}",
+                    path.display()
+                ));
+            }
+            SnapshotState::There { path } => {
+                terminal::note(format!("{name}: its snapshot: {}", path.display()));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Prints what becomes of a package, until it is gone.

@@ -11,11 +11,13 @@ mod value;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use pinion_engine::RouteClass;
 
+use crate::ipc::Verify;
 pub(crate) use resolve::MAX_SPECULATIVE_TOKENS;
 pub use resolve::{ConfigError, Origin, Resolved, resolve};
 pub use settings::{Flags, SETTINGS, Setting};
@@ -73,6 +75,32 @@ impl FromStr for DisconnectPolicy {
     }
 }
 
+/// Whether packages start from snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotMode {
+    /// Where the store can be used.
+    Auto,
+    /// And a store that cannot be used is an error.
+    On,
+    /// Never.
+    Off,
+}
+
+/// How snapshots are used.
+#[derive(Clone, Debug)]
+pub struct SnapshotConfig {
+    /// Whether.
+    pub mode: SnapshotMode,
+    /// Where they are kept; none where the user has no data directory.
+    pub directory: Option<PathBuf>,
+    /// Bytes of all snapshots.
+    pub limit: u64,
+    /// When weights are compared with their sums.
+    pub verify: Verify,
+    /// Whether one is written where there is none.
+    pub write: bool,
+}
+
 /// How every package's worker is run, where the package does not say otherwise.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
@@ -102,6 +130,8 @@ pub struct WorkerConfig {
     pub prefix_cache: bool,
     /// Tokens that are guessed and checked in one step, at most; none takes the package's, then 0.
     pub speculative_tokens: Option<u32>,
+    /// How snapshots are used.
+    pub snapshots: SnapshotConfig,
     /// Bytes that a worker may allocate on top of its loaded model.
     pub memory_headroom_bytes: u64,
     /// Silence after which a worker is killed.
@@ -119,6 +149,14 @@ pub struct Config {
     pub serve: ServeConfig,
     /// The workers' part.
     pub worker: WorkerConfig,
+}
+
+/// The folder of what pinion keeps for its user; none where the environment names no home.
+fn data_directory() -> Option<PathBuf> {
+    let named = |name| env_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    named("PINION_HOME")
+        .or_else(|| Some(named("XDG_DATA_HOME")?.join("pinion")))
+        .or_else(|| Some(named("HOME")?.join(".local/share/pinion")))
 }
 
 /// A variable of the environment as text; none if it is unset or not UTF-8.

@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::settings::{Flags, SETTINGS};
-use super::{Config, ServeConfig, WorkerConfig, value};
+use super::{Config, ServeConfig, SnapshotConfig, SnapshotMode, WorkerConfig, value};
+use crate::ipc::Verify;
 
 /// Beyond it a guess is hardly ever right to its end.
 pub(crate) const MAX_SPECULATIVE_TOKENS: u32 = 32;
@@ -183,6 +184,7 @@ impl Reader<'_> {
             prefix_cache: self.required("prefix-cache", value::switch)?,
             speculative_tokens: self
                 .optional("speculative-tokens", value::up_to::<MAX_SPECULATIVE_TOKENS>),
+            snapshots: self.snapshots()?,
             memory_headroom_bytes: self.required("worker-headroom", value::bytes)?,
             hang_timeout: self.required("hang-timeout", value::time)?,
             step_timeout: self.required("step-timeout", value::time)?,
@@ -213,6 +215,27 @@ impl Reader<'_> {
             self.errors.push(ConfigError::Open { listen: serve.listen.to_string() });
         }
         Some(Config { serve, worker })
+    }
+
+    fn snapshots(&mut self) -> Option<SnapshotConfig> {
+        let directory = self.optional("snapshot-dir", |text| Ok(PathBuf::from(text)));
+        Some(SnapshotConfig {
+            mode: self.required("snapshots", |text| match text {
+                "auto" => Ok(SnapshotMode::Auto),
+                "on" => Ok(SnapshotMode::On),
+                "off" => Ok(SnapshotMode::Off),
+                _ => Err("expected auto, on or off".to_owned()),
+            })?,
+            directory: directory.or_else(|| Some(super::data_directory()?.join("snapshots"))),
+            limit: self.required("snapshot-limit", value::bytes)?,
+            verify: self.required("snapshot-verify", |text| match text {
+                "background" => Ok(Verify::Background),
+                "full" => Ok(Verify::Full),
+                "off" => Ok(Verify::Off),
+                _ => Err("expected background, full or off".to_owned()),
+            })?,
+            write: true,
+        })
     }
 
     fn text(&mut self, name: &'static str) -> Option<String> {

@@ -60,6 +60,33 @@ pub const SETTINGS: &[Setting] = &[
         "Tokens to guess from prompt and output and check in one step, which never changes the \
          text [default: the package's, then 0]",
     ),
+    setting(
+        "snapshots",
+        "MODE",
+        "auto",
+        "Start packages from snapshots, and write them: auto, on (a store that cannot be used is an \
+         error) or off",
+    ),
+    setting(
+        "snapshot-dir",
+        "DIR",
+        "",
+        "Where snapshots are kept [default: snapshots in $PINION_HOME, else in pinion in the \
+         user's data directory]",
+    ),
+    setting(
+        "snapshot-limit",
+        "BYTES",
+        "64GiB",
+        "Size of all snapshots; the least recently used give way",
+    ),
+    setting(
+        "snapshot-verify",
+        "WHEN",
+        "background",
+        "When weights of a snapshot are compared with their sums: background, full (before they \
+         are used) or off",
+    ),
     setting("worker-headroom", "BYTES", "2GiB", "Memory that a worker may take beyond its model"),
     setting("hang-timeout", "TIME", "3s", "Silence after which a worker is killed"),
     setting("step-timeout", "TIME", "120s", "Time that one step of the engine may take"),

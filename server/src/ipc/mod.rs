@@ -2,6 +2,7 @@
 
 mod frame;
 mod protocol;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod urgency;
@@ -12,4 +13,5 @@ pub use protocol::{
     ModelInfo, PROTOCOL_VERSION, PackageSource, Prompt, RequestKey, Resume, Stats, Submit,
     ToWorker, TokenLogprob, TokenizeInput, Tokenized, Usage, WorkerError,
 };
+pub use snapshots::{SnapshotNews, SnapshotRequest, Verify};
 pub use urgency::Urgency;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use pinion_engine::RouteClass;
 use serde::{Deserialize, Serialize};
 
-use super::Urgency;
+use super::{SnapshotNews, SnapshotRequest, Urgency};
 
 /// Both sides must name the same number in their first message.
 pub const PROTOCOL_VERSION: u32 = 3;
@@ -37,6 +37,11 @@ pub enum ToWorker {
         /// Echoed in the answer.
         nonce: u64,
     },
+    /// Write a snapshot of what was loaded; answered by `Snapshot`.
+    WriteSnapshot {
+        /// Digest of the package.
+        package: String,
+    },
     /// Exit once nothing runs.
     Shutdown,
 }
@@ -62,6 +67,8 @@ pub enum FromWorker {
     Ready(Box<ModelInfo>),
     /// The package cannot be served; the worker exits.
     LoadFailed(WorkerError),
+    /// What became of a snapshot.
+    Snapshot(SnapshotNews),
     /// What one step, or one rejection, meant for each sequence it touched.
     Step {
         /// In order for each key.
@@ -127,6 +134,8 @@ pub struct LoadRequest {
     pub prefix_cache: bool,
     /// Tokens that are guessed and checked in one step, at most, where a request does not say.
     pub speculative_tokens: u32,
+    /// What of snapshots is used and made.
+    pub snapshot: SnapshotRequest,
 }
 
 /// What a worker is doing before it serves.

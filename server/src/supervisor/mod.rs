@@ -3,6 +3,7 @@
 mod generation;
 mod package;
 mod process;
+mod snapshots;
 mod state;
 mod task;
 #[cfg(test)]
@@ -11,4 +12,5 @@ mod tracked;
 
 pub use generation::{Events, Generation};
 pub use package::{Package, PackageSpec};
+pub use snapshots::{SnapshotPolicy, SnapshotState};
 pub use state::{PackageState, StateKind};

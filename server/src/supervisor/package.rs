@@ -9,6 +9,7 @@ use pinion_cog_compat::manifest::Manifest;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::generation::Generation;
+use super::snapshots::{SnapshotPolicy, SnapshotState};
 use super::state::PackageState;
 use super::tracked::Sink;
 use crate::error::ApiError;
@@ -28,6 +29,8 @@ pub struct PackageSpec {
     pub manifest: Manifest,
     /// What the worker loads, and its limits.
     pub load: LoadRequest,
+    /// Where its snapshots are; none has none.
+    pub snapshots: Option<SnapshotPolicy>,
     /// The `pinion` binary.
     pub program: PathBuf,
     /// Generations that may be in flight, running and waiting.
@@ -50,6 +53,7 @@ struct Inner {
     state: watch::Receiver<PackageState>,
     info: watch::Receiver<Option<Arc<ModelInfo>>>,
     stats: watch::Receiver<Stats>,
+    snapshot: watch::Receiver<SnapshotState>,
     metrics: Arc<PackageMetrics>,
     commands: mpsc::UnboundedSender<Command>,
     next_key: AtomicU64,
@@ -76,6 +80,7 @@ pub(super) struct Published {
     pub(super) state: watch::Sender<PackageState>,
     pub(super) info: watch::Sender<Option<Arc<ModelInfo>>>,
     pub(super) stats: watch::Sender<Stats>,
+    pub(super) snapshot: watch::Sender<SnapshotState>,
     pub(super) metrics: Arc<PackageMetrics>,
 }
 
@@ -104,14 +109,16 @@ impl Package {
         let (state, state_read) = watch::channel(first);
         let (info, info_read) = watch::channel(None);
         let (stats, stats_read) = watch::channel(Stats::default());
+        let (snapshot, snapshot_read) = watch::channel(SnapshotState::default());
         let (commands, inbox) = mpsc::unbounded_channel();
         let metrics = Arc::<PackageMetrics>::default();
-        let published = Published { state, info, stats, metrics: Arc::clone(&metrics) };
+        let published = Published { state, info, stats, snapshot, metrics: Arc::clone(&metrics) };
         let package = Self(Arc::new(Inner {
             spec,
             state: state_read,
             info: info_read,
             stats: stats_read,
+            snapshot: snapshot_read,
             metrics,
             commands,
             next_key: AtomicU64::new(1),
@@ -154,6 +161,11 @@ impl Package {
     /// The engine's counters after the last step.
     pub fn stats(&self) -> Stats {
         *self.0.stats.borrow()
+    }
+
+    /// Waits for what becomes of its snapshot.
+    pub fn watch_snapshot(&self) -> watch::Receiver<SnapshotState> {
+        self.0.snapshot.clone()
     }
 
     /// What was measured since the daemon started.

@@ -9,6 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::package::{Command, PackageSpec, Published};
 use super::process::WorkerProcess;
+use super::snapshots::{Keeper, Wish};
 use super::state::{PackageState, StateKind};
 use super::tracked::Tracked;
 use crate::error::ApiError;
@@ -36,12 +37,15 @@ enum Ended {
     Unloadable(WorkerError),
     /// It died or was killed.
     Died(String),
+    /// It computed with damaged weights, so its answers are worth nothing.
+    Damaged(String),
 }
 
 struct Task {
     spec: PackageSpec,
     inbox: mpsc::UnboundedReceiver<Command>,
     published: Published,
+    snapshots: Keeper,
     generations: HashMap<RequestKey, Tracked>,
     questions: HashMap<RequestKey, oneshot::Sender<Result<Tokenized, ApiError>>>,
     next_question: RequestKey,
@@ -54,10 +58,13 @@ pub(super) async fn run(
     inbox: mpsc::UnboundedReceiver<Command>,
     published: Published,
 ) {
+    let state = published.snapshot.clone();
+    let snapshots = Keeper::new(spec.snapshots.clone(), &spec.load.source, state);
     let mut task = Task {
         spec,
         inbox,
         published,
+        snapshots,
         generations: HashMap::new(),
         questions: HashMap::new(),
         next_question: 0,
@@ -85,6 +92,13 @@ impl Task {
                     self.set_state(PackageState::Failed(error.into()));
                     self.refuse_until(None).await;
                     break;
+                }
+                Ended::Damaged(reason) => {
+                    tracing::error!(package = self.spec.name, "{reason}");
+                    self.fail_all(&damaged(&reason));
+                    if self.draining || self.give_up_or_wait(1, reason).await {
+                        break;
+                    }
                 }
                 Ended::Died(reason) => {
                     self.published.metrics.worker_died();
@@ -142,6 +156,7 @@ impl Task {
 
     /// Runs one worker from its start to its end.
     async fn serve_once(&mut self) -> Ended {
+        self.spec.load.snapshot = self.snapshots.prepare().await;
         let mut worker = match WorkerProcess::start(&self.spec.program) {
             Ok(worker) => worker,
             Err(error) => return Ended::Died(format!("it could not be started: {error}")),
@@ -149,7 +164,7 @@ impl Task {
         tracing::debug!(package = self.spec.name, pid = worker.id(), "worker started");
         let ended = self.converse(&mut worker).await;
         let grace = match ended {
-            Ended::Died(_) => Duration::ZERO,
+            Ended::Died(_) | Ended::Damaged(_) => Duration::ZERO,
             Ended::Drained | Ended::Unloadable(_) => EXIT_GRACE,
         };
         match ended {
@@ -188,6 +203,7 @@ impl Task {
                     }
                 }
                 command = self.inbox.recv() => self.on_command(command, worker),
+                Some(wish) = self.snapshots.next() => Self::on_wish(wish, worker),
                 _ = ticks.tick() => self.on_tick(heard, worker),
             };
             if let Some(ended) = step {
@@ -216,6 +232,10 @@ impl Task {
                 self.set_state(self.serving());
                 return self.resume(worker);
             }
+            FromWorker::Snapshot(news) => {
+                let wish = self.snapshots.on_news(news)?;
+                return Self::on_wish(wish, worker);
+            }
             FromWorker::LoadFailed(error) => return Some(Ended::Unloadable(error)),
             FromWorker::Step { events, stats } => {
                 self.published.stats.send_replace(stats);
@@ -234,6 +254,16 @@ impl Task {
             }
         }
         None
+    }
+
+    fn on_wish(wish: Wish, worker: &WorkerProcess) -> Option<Ended> {
+        match wish {
+            Wish::Write(package) => {
+                let sent = worker.send(&ToWorker::WriteSnapshot { package });
+                sent.err().map(|error| Ended::Died(error.to_string()))
+            }
+            Wish::Discard(reason) => Some(Ended::Damaged(reason)),
+        }
     }
 
     fn judge(&self, step_millis: u64, render_millis: u64) -> Option<Ended> {
@@ -412,6 +442,12 @@ fn crashed(reason: &str) -> WorkerError {
         hint: Some("send the request again".to_owned()),
         param: None,
     }
+}
+
+fn damaged(reason: &str) -> WorkerError {
+    let message = format!("the weights of the package were damaged: {reason}");
+    let hint = Some("send the request again".to_owned());
+    WorkerError { hint, ..WorkerError::internal("weights_damaged", message) }
 }
 
 fn oversized(reason: &str) -> WorkerError {

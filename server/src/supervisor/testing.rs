@@ -10,7 +10,7 @@ use super::package::{Command, Package, PackageSpec, Published};
 use super::state::PackageState;
 use super::tracked::Sink;
 use crate::error::ApiError;
-use crate::ipc::{Event, LoadRequest, PackageSource, RequestKey, Submit};
+use crate::ipc::{Event, LoadRequest, PackageSource, RequestKey, SnapshotRequest, Submit};
 
 /// What the package asks of its worker.
 #[derive(Debug)]
@@ -54,12 +54,14 @@ pub(crate) fn scripted(name: &str, cog_yaml: &str, max_in_flight: usize) -> (Pac
         memory_headroom_bytes: 0,
         prefix_cache: false,
         speculative_tokens: 0,
+        snapshot: SnapshotRequest::default(),
     };
     let second = Duration::from_secs(1);
     let (package, commands, published) = Package::new(PackageSpec {
         name: name.to_owned(),
         manifest: Manifest::parse(cog_yaml).expect("the manifest of a test"),
         load,
+        snapshots: None,
         program: "none".into(),
         max_in_flight,
         hang_timeout: second,

@@ -6,20 +6,22 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device};
 use parking_lot::Mutex;
 use pinion_engine::{
-    BlockPool, ClassConfig, Engine, EngineHandle, EngineParts, PerClass, Request, RequestId,
-    Scheduler, SchedulerConfig, StepOutput,
+    BlockPool, ClassConfig, Engine, EngineHandle, EngineParts, PerClass, Scheduler,
+    SchedulerConfig, StepOutput,
 };
 use pinion_kernels::{KvCacheSpec, PagedAttention, PagedKvCache};
+use pinion_loader::snapshot::{Origin, SnapshotOptions};
 use pinion_loader::{LoadOptions, LoadedPackage, PackageFiles, Progress};
 use pinion_models::ModelSpec;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use super::prepare::Prompts;
+use super::snapshot::{self, Source};
 use super::{Loader, Outbox, package_error};
 use super::{memory, sandbox};
 use crate::ipc::{
-    ErrorKind, FromWorker, LoadRequest, LoadStage, ModelInfo, PackageSource, WorkerError,
+    ErrorKind, FromWorker, LoadRequest, LoadStage, ModelInfo, PackageSource, Verify, WorkerError,
 };
 
 /// Tokens in a KV block.
@@ -30,8 +32,6 @@ const KV_PERCENT: u64 = 40;
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 /// Step outputs that may wait for the output thread before the engine does.
 const OUTPUT_STEPS: usize = 64;
-/// Names the warm-up request; the daemon's keys start at one.
-const WARM_UP: RequestId = RequestId(0);
 
 /// A package that is ready to serve.
 pub(super) struct Loaded {
@@ -41,6 +41,8 @@ pub(super) struct Loaded {
     pub(super) info: ModelInfo,
     /// Bytes in use, from which the memory limit counts.
     pub(super) headroom_from: Option<u64>,
+    /// What it came from.
+    pub(super) source: Source,
 }
 
 /// Loads, allocates, starts the engine's thread and runs one step.
@@ -59,21 +61,45 @@ pub(super) fn load(
         PackageSource::Directory(path) => PackageFiles::directory(path)
             .map_err(|e| package_error(e.code(), e.to_string(), e.hint()))?,
     };
-    let options = LoadOptions {
+    let mut options = LoadOptions {
         dtype: request.dtype.clone(),
         device: device.clone(),
         max_model_len: request.max_model_len.map(|len| len as usize),
+        snapshots: SnapshotOptions {
+            restore: request.snapshot.restore.clone(),
+            package: request.snapshot.package.clone(),
+            verify_first: request.snapshot.verify == Verify::Full,
+            record: request.snapshot.staging.is_some(),
+        },
     };
-    if let Some(used) = memory::data_bytes() {
-        let needed =
-            memory::loading_bytes(&request.source).saturating_add(request.memory_headroom_bytes);
-        sandbox::limit_memory_for_now(used, needed);
+    let load = |options: &LoadOptions| {
+        if let Some(used) = memory::data_bytes() {
+            let needed = memory::loading_bytes(&request.source)
+                .saturating_add(request.memory_headroom_bytes);
+            sandbox::limit_memory_for_now(used, needed);
+        }
+        let package = loader(&files, options, &progress(outbox)).map_err(snapshot::load_error)?;
+        if let Some(refused) = &package.refused {
+            snapshot::refused(outbox, refused.target.clone(), refused.reason.clone());
+        }
+        outbox.send(&FromWorker::Loading { stage: LoadStage::Warming, done: 0, total: 0 });
+        sandbox::lift_memory_limit();
+        Ok::<_, WorkerError>(package)
+    };
+    let package = load(&options)?;
+    let restored = match &package.origin {
+        Origin::Warm(snapshot) => Some(snapshot.manifest().target.key()),
+        Origin::Cold(_) => None,
+    };
+    match (serve(package, request, device.clone(), started), restored) {
+        // Whatever is wrong with a snapshot, the package's own files are there.
+        (Err(error), Some(target)) => {
+            snapshot::refused(outbox, target, error.message);
+            options.snapshots.restore = None;
+            serve(load(&options)?, request, device, started)
+        }
+        (served, _) => served,
     }
-    let package = loader(&files, &options, &progress(outbox))
-        .map_err(|e| package_error(e.code(), e.to_string(), e.hint()))?;
-    outbox.send(&FromWorker::Loading { stage: LoadStage::Warming, done: 0, total: 0 });
-    sandbox::lift_memory_limit();
-    serve(package, request, device, started)
 }
 
 fn serve(
@@ -116,7 +142,8 @@ fn serve(
             }
         })
         .map_err(broken)?;
-    warm_up(&handle, &mut outputs)?;
+    let kv_dtype = kv_spec.dtype.as_str();
+    let source = Source::check(package.origin, &handle, &mut outputs, &tokenizer, kv_dtype)?;
     let info = ModelInfo {
         architecture: package.architecture,
         dtype: package.dtype,
@@ -144,7 +171,8 @@ fn serve(
         max_model_len,
         epoch: started,
     };
-    Ok(Loaded { engine: handle, outputs, prompts, info, headroom_from: memory::data_bytes() })
+    let headroom_from = memory::data_bytes();
+    Ok(Loaded { engine: handle, outputs, prompts, info, headroom_from, source })
 }
 
 /// Tells the caches of packages apart. One engine serves one package, so it need not say more.
@@ -216,24 +244,6 @@ fn kv_spec(
     // Block 0 is never handed out.
     kv.num_blocks = blocks + 1;
     Ok(kv)
-}
-
-/// Runs one step, so that a package that cannot compute is never called ready.
-fn warm_up(engine: &EngineHandle, outputs: &mut Receiver<StepOutput>) -> Result<(), WorkerError> {
-    let failed = |message: String| package_error("warm_up_failed", message, None);
-    engine.submit(Request::greedy(WARM_UP, vec![0], 1)).map_err(|e| failed(e.to_string()))?;
-    while let Some(step) = outputs.blocking_recv() {
-        for output in step.outputs {
-            match output.finish {
-                Some(pinion_engine::FinishReason::Error(error)) => {
-                    return Err(failed(format!("the first step failed: {error}")));
-                }
-                Some(_) => return Ok(()),
-                None => {}
-            }
-        }
-    }
-    Err(failed("the engine ended in its first step".to_owned()))
 }
 
 fn progress(outbox: &Outbox) -> pinion_loader::ProgressFn {

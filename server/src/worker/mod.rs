@@ -9,6 +9,7 @@ mod output;
 mod prepare;
 mod sandbox;
 mod service;
+mod snapshot;
 
 use std::io::BufReader;
 use std::net::Shutdown;
@@ -88,6 +89,7 @@ fn run(loader: Loader) -> Result<(), FrameError> {
                 let (step_millis, render_millis) = service.busy_millis();
                 outbox.send(&FromWorker::Pong { nonce, step_millis, render_millis });
             }
+            ToWorker::WriteSnapshot { package } => service.write_snapshot(package),
             ToWorker::Shutdown => return Ok(()),
         }
     }
@@ -96,7 +98,7 @@ fn run(loader: Loader) -> Result<(), FrameError> {
 /// Restricts the process, then loads on a thread of its own.
 fn start(request: LoadRequest, outbox: Outbox, loader: Loader) -> Result<Arc<Service>, FrameError> {
     sandbox::restrict(&request);
-    let service = Arc::new(Service::new(outbox.clone()));
+    let service = Arc::new(Service::new(outbox.clone(), &request));
     let loading = Arc::clone(&service);
     std::thread::Builder::new().name("load".to_owned()).spawn(move || {
         match load::load(&request, &outbox, loader) {

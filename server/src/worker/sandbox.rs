@@ -1,5 +1,6 @@
-//! What a worker gives up: it may read its package and no other file, open no connection, outlive
-//! nobody, and leave no core dump.
+//! What a worker gives up: it may read its package and its snapshots, write to the one folder that
+//! it was given for a new one, and use no other file; open no connection, outlive nobody, and leave
+//! no core dump.
 //!
 //! Landlock does most of it where the kernel has it; an older kernel gets what it can enforce.
 
@@ -70,11 +71,18 @@ fn landlock(request: &LoadRequest) -> Result<RulesetStatus, RulesetError> {
         PackageSource::Directory(path) => Some(path.as_path()),
         PackageSource::Starter => None,
     };
-    for path in READABLE.iter().map(std::path::Path::new).chain(package) {
+    let snapshots = request.snapshot.restore.as_deref();
+    for path in READABLE.iter().map(std::path::Path::new).chain(package).chain(snapshots) {
         // A path that is not there needs no rule.
         if let Ok(fd) = PathFd::new(path) {
             rules = rules.add_rule(PathBeneath::new(fd, read))?;
         }
+    }
+    if let Some(staging) = &request.snapshot.staging
+        && let Ok(staging) = PathFd::new(staging)
+    {
+        let all = AccessFs::from_all(abi) & !AccessFs::Execute;
+        rules = rules.add_rule(PathBeneath::new(staging, all))?;
     }
     if let Ok(devices) = PathFd::new("/dev") {
         rules = rules.add_rule(PathBeneath::new(devices, AccessFs::from_all(abi)))?;

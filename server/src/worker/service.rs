@@ -11,6 +11,7 @@ use super::Outbox;
 use super::load::Loaded;
 use super::output::Active;
 use super::prepare::{Job, Preparer, Preparers};
+use super::snapshot::Snapshots;
 use crate::ipc::{
     ErrorKind, Event, FinishReason, FromWorker, LoadRequest, RequestKey, Stats, Submit,
     TokenizeInput, Usage, WorkerError,
@@ -40,19 +41,22 @@ pub(super) struct Service {
     outbox: Outbox,
     sequences: Sequences,
     serving: OnceLock<Serving>,
+    snapshots: Snapshots,
     /// Steps of the engine when they last changed, and when that was.
     progress: Mutex<(u64, Instant)>,
 }
 
 impl Service {
-    pub(super) fn new(outbox: Outbox) -> Self {
+    pub(super) fn new(outbox: Outbox, request: &LoadRequest) -> Self {
         let progress = Mutex::new((0, Instant::now()));
-        Self { outbox, sequences: Sequences::default(), serving: OnceLock::new(), progress }
+        let snapshots = Snapshots::new(outbox.clone(), request);
+        let (sequences, serving) = (Sequences::default(), OnceLock::new());
+        Self { outbox, sequences, serving, snapshots, progress }
     }
 
     /// Starts the threads of a loaded package and says that it is ready.
     pub(super) fn begin(&self, loaded: Loaded, request: &LoadRequest) {
-        let Loaded { engine, prompts, info, outputs, headroom_from } = loaded;
+        let Loaded { engine, prompts, info, outputs, headroom_from, source } = loaded;
         let preparers = Preparers::start(&Preparer {
             prompts: Arc::new(prompts),
             engine: engine.clone(),
@@ -73,6 +77,7 @@ impl Service {
                 // `begin` is called once.
                 let _ = self.serving.set(Serving { engine, preparers });
                 self.outbox.send(&FromWorker::Ready(Box::new(info)));
+                self.snapshots.announce(source);
             }
             (Err(error), _) | (_, Err(error)) => {
                 let message = format!("a thread could not be started: {error}");
@@ -85,6 +90,11 @@ impl Service {
                 }));
             }
         }
+    }
+
+    /// Writes a snapshot of what was loaded.
+    pub(super) fn write_snapshot(&self, package: String) {
+        self.snapshots.write(package);
     }
 
     pub(super) fn submit(&self, submit: Submit) {

@@ -14,7 +14,7 @@ use pinion_cog_compat::manifest::Manifest;
 use pinion_server::app::App;
 use pinion_server::config::{DisconnectPolicy, ServeConfig};
 use pinion_server::http::router;
-use pinion_server::ipc::{LoadRequest, PackageSource};
+use pinion_server::ipc::{LoadRequest, PackageSource, SnapshotRequest};
 use pinion_server::supervisor::{PackageSpec, StateKind};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -72,6 +72,7 @@ impl Setup {
             name: name.to_owned(),
             manifest: Manifest::parse("pinion:\n  backend: native\n").expect("a valid manifest"),
             load: load_request(device),
+            snapshots: None,
             program: program.clone(),
             max_in_flight: self.max_in_flight,
             hang_timeout: Duration::from_secs(1),
@@ -204,5 +205,6 @@ fn load_request(device: &str) -> LoadRequest {
         memory_headroom_bytes: 1 << 30,
         prefix_cache: true,
         speculative_tokens: 0,
+        snapshot: SnapshotRequest::default(),
     }
 }

@@ -53,6 +53,7 @@ impl Worker {
                 ToWorker::Ping { nonce } => {
                     self.send(&FromWorker::Pong { nonce, step_millis: 0, render_millis: 0 });
                 }
+                ToWorker::WriteSnapshot { .. } => {}
                 ToWorker::Shutdown => return,
             }
         }

@@ -3,6 +3,7 @@
 
 mod bad_packages;
 mod command_line;
+mod snapshots;
 mod starter;
 mod support;
 mod workers;

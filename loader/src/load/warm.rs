@@ -1,0 +1,92 @@
+//! A package from its snapshot: nothing of its weights, tokenizer or template is looked at again.
+
+use std::sync::Arc;
+
+use pinion_kernels::WeightType;
+use pinion_models::ModelConfig;
+use serde::{Deserialize, Serialize};
+
+use super::{LoadOptions, LoadedPackage, build, target};
+use crate::files::PackageFiles;
+use crate::metadata::SpecialTokens;
+use crate::resolve::read_manifest;
+use crate::snapshot::{Origin, Refusal, RestoredSource, Snapshot, SnapshotError};
+use crate::template::{ChatTemplate, TemplateText};
+use crate::tokenizer::PackageTokenizer;
+
+/// `config.json` of the package, or what its GGUF file amounts to.
+pub(super) const CONFIG: &str = "config.json";
+/// The tokenizer.
+pub(super) const TOKENIZER: &str = "tokenizer.json";
+/// The chat template and the special tokens that it is told.
+pub(super) const TEMPLATE: &str = "template.json";
+
+#[derive(Serialize, Deserialize)]
+struct Template {
+    text: Option<TemplateText>,
+    special: SpecialTokens,
+}
+
+/// The file [`TEMPLATE`].
+pub(super) fn template_bytes(text: Option<TemplateText>, special: SpecialTokens) -> Vec<u8> {
+    serde_json::to_vec(&Template { text, special }).expect("texts are JSON")
+}
+
+/// Loads from a snapshot; nothing where there is none. A snapshot that cannot be used is refused.
+pub(super) fn load(
+    files: &PackageFiles,
+    options: &LoadOptions,
+) -> Result<Option<LoadedPackage>, Refusal> {
+    let snapshots = &options.snapshots;
+    let (Some(folder), Some(package)) = (&snapshots.restore, &snapshots.package) else {
+        return Ok(None);
+    };
+    // A manifest that does not read fails the load from files, which says why.
+    let Ok(manifest) = read_manifest(files) else { return Ok(None) };
+    let target = target(options, manifest.pinion.dtype);
+    let refuse = |reason: String| Refusal { target: target.key(), reason };
+    let snapshot = match Snapshot::open(folder, package, &target) {
+        Ok(snapshot) => snapshot,
+        Err(SnapshotError::Missing { .. }) => return Ok(None),
+        Err(error) => return Err(refuse(error.to_string())),
+    };
+    if snapshots.verify_first {
+        snapshot.verify(&mut |_, _| {}).map_err(|error| refuse(error.to_string()))?;
+    }
+    let declared = manifest.pinion.max_model_len.map(|len| len as usize);
+    restore(&snapshot, options.max_model_len.or(declared)).map(Some).map_err(refuse)
+}
+
+fn restore(
+    snapshot: &Arc<Snapshot>,
+    max_model_len: Option<usize>,
+) -> Result<LoadedPackage, String> {
+    let text = |name| snapshot.text(name).map_err(|e| e.to_string());
+    let notes = &snapshot.manifest().notes;
+    let config = ModelConfig::parse(&text(CONFIG)?).map_err(|e| e.to_string())?;
+    let config = config.with_max_model_len(max_model_len);
+    let kind = match &notes.kept_as {
+        None => None,
+        Some(name) => {
+            Some(WeightType::parse(name).ok_or_else(|| format!("unknown weight type: {name}"))?)
+        }
+    };
+    let source = Arc::new(RestoredSource(Arc::clone(snapshot)));
+    let model = build(&config, source, kind).map_err(|e| e.to_string())?;
+    let tokenizer = PackageTokenizer::parse(&text(TOKENIZER)?, TOKENIZER, notes.vocab_size);
+    let template: Template = serde_json::from_str(&text(TEMPLATE)?).map_err(|e| e.to_string())?;
+    let compile = |text: TemplateText| ChatTemplate::compile(&text, template.special.clone());
+    Ok(LoadedPackage {
+        spec: model.spec().clone(),
+        model,
+        architecture: notes.architecture.clone(),
+        dtype: notes.dtype.clone(),
+        tokenizer: tokenizer.map_err(|e| e.to_string())?,
+        template: template.text.map(compile).transpose().map_err(|e| e.to_string())?,
+        eos_token_ids: notes.eos_token_ids.clone(),
+        defaults: notes.defaults,
+        warnings: notes.warnings.clone(),
+        origin: Origin::Warm(Arc::clone(snapshot)),
+        refused: None,
+    })
+}
