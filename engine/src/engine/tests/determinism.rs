@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use pinion_models::CausalLm;
+use pinion_kernels::WeightType;
 use pinion_models::testing::{random_model, tiny_llama};
+use pinion_models::{CausalLm, ModelConfig};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
@@ -55,7 +56,7 @@ impl World {
         }
     }
 
-    fn start(&self) -> Engine {
+    fn start(&self, model: Box<dyn CausalLm>) -> Engine {
         let config = SchedulerConfig {
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
@@ -64,13 +65,17 @@ impl World {
             num_draft_tokens: self.num_draft_tokens,
             ..config(VOCAB as usize, MAX_LEN)
         };
-        engine(model(), config, self.num_blocks).0
+        engine(model, config, self.num_blocks).0
     }
 
     /// Runs everything to its end.
     fn run(&self, requests: &[Request]) -> (Texts, EngineStats) {
+        self.run_on(model(), requests)
+    }
+
+    fn run_on(&self, model: Box<dyn CausalLm>, requests: &[Request]) -> (Texts, EngineStats) {
         pinion_kernels::pool::set_num_threads(self.num_threads);
-        let mut engine = self.start();
+        let mut engine = self.start(model);
         let mut coming = requests.iter().cloned();
         let mut arrivals = self.arrivals.iter().cycle();
         let mut texts = Texts::new();
@@ -250,6 +255,30 @@ fn a_thousand_random_requests_get_what_they_get_alone() {
     let num_right = stats.accepted_draft_tokens;
     assert!(10 < num_preemptions && 100 < prefix_hits, "{stats:?}");
     assert!(30 < num_right && num_right + 100 < draft_tokens, "{stats:?}");
+}
+
+/// The models above are so small that one thread does everything; the matrices of this one are
+/// shared, in each weight type and at any number of rows.
+#[test]
+fn threads_that_share_a_matrix_change_no_bit() {
+    let config = ModelConfig::parse(
+        r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 97, "hidden_size": 512,
+        "intermediate_size": 768, "num_hidden_layers": 1, "num_attention_heads": 8,
+        "num_key_value_heads": 2, "max_position_embeddings": 128, "rms_norm_eps": 1e-5}"#,
+    )
+    .unwrap();
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let strategy = prop::collection::vec(request(1..12), 12);
+    let requests = named(strategy.new_tree(&mut runner).unwrap().current());
+    let requests: Vec<Request> =
+        requests.into_iter().map(|one| Request { logprobs: Some(3), ..one }).collect();
+    for kind in [WeightType::F32, WeightType::Bf16, WeightType::Q8_0, WeightType::Q4K] {
+        let model = || random_model(&config, 11, Some(kind)).unwrap();
+        let (alone, _) = World::alone().run_on(model(), &separately(&requests));
+        let world = World { max_num_seqs: 8, max_chunk: 40, num_threads: 2, ..World::alone() };
+        let (texts, _) = world.run_on(model(), &requests);
+        assert!(texts == alone, "{kind:?}");
+    }
 }
 
 /// What a prompt is scored with is what its tokens had when they were sampled.
