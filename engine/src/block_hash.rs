@@ -5,6 +5,8 @@
 pub struct CacheScope {
     /// Which package computed them.
     pub package: u128,
+    /// With which adapter; zero without one.
+    pub adapter: u128,
     /// Which tenant they belong to; secret to it, or zero for all.
     pub salt: u128,
 }
@@ -20,8 +22,9 @@ pub struct BlockHash(u128);
 impl BlockHash {
     /// The start of the chains of a scope.
     pub fn root(scope: &CacheScope) -> Self {
-        let words = [0, 32, 64, 96].map(|shift| (scope.package >> shift) as u32);
-        Self(siphash_128(scope.salt, &words))
+        let words = |id: u128| [0, 32, 64, 96].map(|shift| (id >> shift) as u32);
+        let [package, adapter] = [scope.package, scope.adapter].map(words);
+        Self(siphash_128(scope.salt, &[package, adapter].concat()))
     }
 
     /// Extends `self` by one block of tokens.

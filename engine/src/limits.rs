@@ -30,6 +30,12 @@ impl RequestLimits {
                 return Err(crate::ParamError::new(field, n, allowed).into());
             }
         }
+        if request.adapter != 0 {
+            let value = format!("{:x}", request.adapter);
+            return Err(
+                crate::ParamError::new("adapter", value, "none: no adapter is loaded").into()
+            );
+        }
         if request.stop.max_tokens == 0 && request.prompt_logprobs.is_none() {
             return Err(crate::ParamError::new("max_tokens", 0, "at least 1").into());
         }

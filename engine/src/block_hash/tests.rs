@@ -18,16 +18,19 @@ fn the_known_answers_of_siphash_come_out() {
 }
 
 #[test]
-fn a_chain_depends_on_its_salt_its_tokens_and_their_order() {
-    let chain = |salt, blocks: &[&[u32]]| {
-        blocks.iter().fold(BlockHash::root(&CacheScope { package: 7, salt }), |hash, tokens| {
-            hash.chain(tokens)
-        })
+fn a_chain_depends_on_its_scope_its_tokens_and_their_order() {
+    let chain_in = |package, adapter, salt, blocks: &[&[u32]]| {
+        let root = BlockHash::root(&CacheScope { package, adapter, salt });
+        blocks.iter().fold(root, |hash, tokens| hash.chain(tokens))
     };
+    let chain = |salt, blocks: &[&[u32]]| chain_in(7, 0, salt, blocks);
     let base = chain(1, &[&[1, 2], &[3, 4]]);
     assert_eq!(base, chain(1, &[&[1, 2], &[3, 4]]));
     for other in [
         chain(2, &[&[1, 2], &[3, 4]]),
+        chain_in(8, 0, 1, &[&[1, 2], &[3, 4]]),
+        chain_in(7, 1, 1, &[&[1, 2], &[3, 4]]),
+        chain_in(0, 7, 1, &[&[1, 2], &[3, 4]]),
         chain(1 << 64 | 1, &[&[1, 2], &[3, 4]]),
         chain(1, &[&[3, 4], &[1, 2]]),
         chain(1, &[&[1, 2, 3, 4]]),

@@ -123,7 +123,7 @@ const SIZE: usize = 2;
 const NUM_BLOCKS: usize = 24;
 
 fn hashes(tokens: &[u32]) -> Vec<BlockHash> {
-    let mut last = BlockHash::root(&CacheScope { package: 9, salt: 9 });
+    let mut last = BlockHash::root(&CacheScope { package: 9, adapter: 0, salt: 9 });
     let chain = |block: &[u32]| {
         last = last.chain(block);
         last

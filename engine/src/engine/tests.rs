@@ -185,6 +185,10 @@ fn a_handle_refuses_what_the_engine_would() {
     let (_engine, handle) = counting(limits());
     let refuse = |request| handle.submit(request).unwrap_err();
     assert_eq!(refuse(Request { prompt: vec![], ..request(0) }), SubmitError::EmptyPrompt);
+    let adapted = refuse(Request { adapter: 0xab, ..request(0) });
+    assert_eq!(adapted.to_string(), "`adapter` must be none: no adapter is loaded: ab");
+    let nothing = refuse(Request::greedy(RequestId(0), vec![1], 0));
+    assert_eq!(nothing.to_string(), "`max_tokens` must be at least 1: 0");
     let too_long = Request { prompt: vec![1; MAX_LEN], ..request(0) };
     let (num_tokens, max_model_len) = (MAX_LEN, MAX_LEN);
     assert_eq!(refuse(too_long), SubmitError::PromptTooLong { num_tokens, max_model_len });

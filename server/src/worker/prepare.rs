@@ -220,6 +220,7 @@ impl Prompts {
             },
             class: params.urgency.class,
             deadline: self.deadline(&params, arrived),
+            adapter: 0,
             cache_salt: salt(params.cache_salt),
             logprobs: params.logprobs.map(|n| n as usize),
             prompt_logprobs: prompt_logprobs.map(|n| n as usize),
