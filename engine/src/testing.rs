@@ -4,7 +4,7 @@ mod check;
 mod simulation;
 
 use candle_core::{DType, Device, Result, Tensor};
-use pinion_kernels::{KvCacheSpec, PagedAttention, PagedKvCache};
+use pinion_kernels::{Activations, KvCacheSpec, PagedAttention, PagedKvCache};
 use pinion_models::{CausalLm, ForwardCtx, ModelSpec};
 
 use crate::policy::Place;
@@ -53,7 +53,7 @@ impl CausalLm for ScriptedModel {
         &self.spec
     }
 
-    fn forward(&self, cx: &ForwardCtx<'_>) -> Result<Tensor> {
+    fn forward(&self, cx: &ForwardCtx<'_>) -> Result<Activations> {
         let tokens = cx.batch.input_ids.to_vec1::<u32>()?;
         let positions = cx.batch.positions.to_vec1::<u32>()?;
         let rows = cx.batch.logits_indices.to_vec1::<u32>()?;
@@ -61,7 +61,8 @@ impl CausalLm for ScriptedModel {
         for &row in &rows {
             logits.extend((self.script)(tokens[row as usize], positions[row as usize])?);
         }
-        Tensor::from_vec(logits, (rows.len(), self.spec.vocab_size), &Device::Cpu)
+        let shape = (rows.len(), self.spec.vocab_size);
+        Activations::from_tensor(&Tensor::from_vec(logits, shape, &Device::Cpu)?)
     }
 }
 
@@ -99,7 +100,6 @@ pub fn engine_with_clock(
         kv: PagedKvCache::allocate(&cache, &Device::Cpu).expect("the CPU has memory for a test"),
         attention: Box::new(PagedAttention),
         scheduler: Scheduler::new(config, BlockPool::new(num_blocks, 4)),
-        device: Device::Cpu,
         clock,
         model,
     };

@@ -85,12 +85,6 @@ pub enum LoadError {
         /// What was asked for.
         wanted: String,
     },
-    /// A device that models do not run on.
-    #[error("device is not supported yet: {device}")]
-    Device {
-        /// As given.
-        device: String,
-    },
     /// Another small file beside the weights.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
@@ -135,7 +129,6 @@ impl LoadError {
             Self::Quantization { .. } => "quantization_not_supported",
             Self::Dtype { .. } => "dtype_not_supported",
             Self::Requantize { .. } => "weights_quantized_already",
-            Self::Device { .. } => "device_not_supported",
             Self::Metadata(e) => e.code(),
             Self::Weights(e) => e.code(),
             Self::Mismatch { .. } => "weights_do_not_fit_config",
@@ -173,7 +166,6 @@ impl LoadError {
             Self::Requantize { .. } => {
                 Some("leave `pinion.dtype` and --dtype out, or take the model's original weights")
             }
-            Self::Device { .. } => Some("use --device cpu"),
             Self::Metadata(e) => e.hint(),
             Self::Weights(e) => e.hint(),
             Self::Tokenizer(e) => e.hint(),

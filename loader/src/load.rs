@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use candle_core::Device;
 use pinion_cog_compat::manifest::DType;
-use pinion_kernels::WeightType;
+use pinion_kernels::{Device, WeightType};
 use pinion_models::{
     CausalLm, ModelConfig, ModelSpec, TensorShape, TensorSource, Weights, architectures,
     is_supported,
@@ -118,9 +117,6 @@ pub fn load_resolved(
     let Some(native) = native else {
         return Err(LoadError::NotNative { reason: decision.reason });
     };
-    if !options.device.is_cpu() {
-        return Err(LoadError::Device { device: format!("{:?}", options.device.location()) });
-    }
     let kind = weight_type(options.dtype.as_deref(), manifest.pinion.dtype)?;
     let declared = manifest.pinion.max_model_len.map(|len| len as usize);
     let config = supported(&native)?.with_max_model_len(options.max_model_len.or(declared));
@@ -147,7 +143,7 @@ pub fn load_resolved(
     let recording = Arc::new(Recording::new(source));
     let record = options.snapshots.record;
     let source = if record { Arc::clone(&recording) as _ } else { recording.checkpoint() };
-    let model = build(&config, source, kind)?;
+    let model = build(&config, source, kind, &options.device)?;
     let mut loaded = LoadedPackage {
         spec: model.spec().clone(),
         model,
@@ -333,8 +329,9 @@ fn build(
     config: &ModelConfig,
     source: Arc<dyn TensorSource>,
     kind: Option<WeightType>,
+    device: &Device,
 ) -> Result<Box<dyn CausalLm>, LoadError> {
-    let weights = Weights::new(source, kind);
+    let weights = Weights::new(source, kind).on(device);
     quiet::catch(|| pinion_models::build(config, &weights))
         .and_then(|model| model.map_err(|e| e.to_string()))
         .map_err(|reason| LoadError::Build { reason })

@@ -80,7 +80,7 @@ pub fn logits(model: &dyn CausalLm, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
         },
     };
     let attention = &ReferenceAttention;
-    model.forward(&ForwardCtx { batch: &batch, kv: &kv, attention })?.to_vec2()
+    model.forward(&ForwardCtx { batch: &batch, kv: &kv, attention })?.into_tensor()?.to_vec2()
 }
 
 /// Every tensor that a config needs, in f32, filled by [`random_tensor`].

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use clap::Parser;
+use pinion_kernels::Activations;
 use pinion_loader::{LoadError, LoadOptions, LoadedPackage, PackageFiles, ProgressFn};
 use pinion_models::{CausalLm, ForwardCtx, ModelSpec};
 
@@ -84,14 +85,15 @@ impl CausalLm for Free {
         &self.0
     }
 
-    fn forward(&self, cx: &ForwardCtx<'_>) -> candle_core::Result<Tensor> {
+    fn forward(&self, cx: &ForwardCtx<'_>) -> candle_core::Result<Activations> {
         let positions = cx.batch.positions.to_vec1::<u32>()?;
         let rows = cx.batch.logits_indices.to_vec1::<u32>()?;
         let mut logits = vec![0f32; rows.len() * self.0.vocab_size];
         for (row, logits) in rows.iter().zip(logits.chunks_exact_mut(self.0.vocab_size)) {
             logits[(FIRST_TOKEN + positions[*row as usize] % NUM_TOKENS) as usize] = 1.0;
         }
-        Tensor::from_vec(logits, (rows.len(), self.0.vocab_size), &Device::Cpu)
+        let shape = (rows.len(), self.0.vocab_size);
+        Activations::from_tensor(&Tensor::from_vec(logits, shape, &Device::Cpu)?)
     }
 }
 

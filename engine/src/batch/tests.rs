@@ -1,7 +1,5 @@
 //! Tests of `batch`.
 
-use candle_core::Device;
-
 use crate::testing::config;
 use crate::{BlockPool, Request, RequestId, SampledToken, Scheduler, SchedulerConfig, batch};
 
@@ -28,7 +26,7 @@ fn a_step_is_laid_out_token_by_token() {
     apply(&mut scheduler, &[15]);
     add(&mut scheduler, 2, &[40, 41]);
     let plan = scheduler.schedule();
-    let batch = batch::build(&scheduler, &plan, &Device::Cpu).unwrap();
+    let batch = batch::build(&scheduler, &plan).unwrap();
     assert_eq!(batch.input_ids.to_vec1::<u32>().unwrap(), [15, 25, 26, 27, 28, 29, 40, 41]);
     assert_eq!(batch.positions.to_vec1::<u32>().unwrap(), [5, 5, 6, 7, 8, 9, 0, 1]);
     // B does not reach its end, so no row of it is sampled.

@@ -15,6 +15,7 @@ use crate::{
 
 mod architectures;
 mod determinism;
+mod device;
 mod metamorphic;
 
 const VOCAB: usize = 50;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pinion_kernels::WeightType;
+use pinion_kernels::{Device, WeightType};
 use pinion_models::ModelConfig;
 use serde::{Deserialize, Serialize};
 
@@ -54,12 +54,14 @@ pub(super) fn load(
         snapshot.verify(&mut |_, _| {}).map_err(|error| refuse(error.to_string()))?;
     }
     let declared = manifest.pinion.max_model_len.map(|len| len as usize);
-    restore(&snapshot, options.max_model_len.or(declared)).map(Some).map_err(refuse)
+    let max_model_len = options.max_model_len.or(declared);
+    restore(&snapshot, max_model_len, &options.device).map(Some).map_err(refuse)
 }
 
 fn restore(
     snapshot: &Arc<Snapshot>,
     max_model_len: Option<usize>,
+    device: &Device,
 ) -> Result<LoadedPackage, String> {
     let text = |name| snapshot.text(name).map_err(|e| e.to_string());
     let notes = &snapshot.manifest().notes;
@@ -72,7 +74,7 @@ fn restore(
         }
     };
     let source = Arc::new(RestoredSource(Arc::clone(snapshot)));
-    let model = build(&config, source, kind).map_err(|e| e.to_string())?;
+    let model = build(&config, source, kind, device).map_err(|e| e.to_string())?;
     let tokenizer = PackageTokenizer::parse(&text(TOKENIZER)?, TOKENIZER, notes.vocab_size);
     let template: Template = serde_json::from_str(&text(TEMPLATE)?).map_err(|e| e.to_string())?;
     let compile = |text: TemplateText| ChatTemplate::compile(&text, template.special.clone());

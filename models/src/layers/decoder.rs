@@ -2,7 +2,7 @@
 //!
 //! An architecture fills it with its blocks; what is not in the frame it does not need.
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 use pinion_kernels::{Activations, ops};
 
 use super::{Attention, Embedding, Experts, Linear, Mlp, Norm};
@@ -185,7 +185,7 @@ impl CausalLm for Decoder {
     }
 
     #[expect(clippy::float_cmp, reason = "exactly one, as nearly all models have it")]
-    fn forward(&self, cx: &ForwardCtx<'_>) -> Result<Tensor> {
+    fn forward(&self, cx: &ForwardCtx<'_>) -> Result<Activations> {
         let mut x = self.embed_tokens.forward(&cx.batch.input_ids)?;
         if self.embedding_scale != 1.0 {
             ops::scale(&mut x, self.embedding_scale);
@@ -204,6 +204,6 @@ impl CausalLm for Decoder {
         if let Some(cap) = self.logit_cap {
             ops::soft_cap(&mut logits, cap);
         }
-        logits.into_tensor()
+        Ok(logits)
     }
 }

@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use pinion_kernels::{
-    AttentionBackend, AttnMetadata, KvCacheSpec, PagedAttention, PagedKvCache, ReferenceAttention,
+    AttentionBackend, AttnMetadata, Device as Place, KvCacheSpec, PagedAttention, PagedKvCache,
+    ReferenceAttention,
 };
 use pinion_models::{CausalLm, ForwardBatch, ForwardCtx};
 
@@ -30,6 +31,16 @@ pub(crate) struct Sequence {
 
 impl<'a> Runner<'a> {
     pub(crate) fn new(model: &'a dyn CausalLm, attention: &'a dyn AttentionBackend) -> Self {
+        Self::on(&Place::Cpu, DType::F32, model, attention)
+    }
+
+    /// With the cache on a device.
+    pub(crate) fn on(
+        place: &Place,
+        dtype: DType,
+        model: &'a dyn CausalLm,
+        attention: &'a dyn AttentionBackend,
+    ) -> Self {
         let spec = model.spec();
         let num_blocks = 64;
         let kv = KvCacheSpec {
@@ -38,9 +49,9 @@ impl<'a> Runner<'a> {
             head_dim: spec.head_dim,
             block_size: BLOCK_SIZE,
             num_blocks,
-            dtype: DType::F32,
+            dtype,
         };
-        let kv = PagedKvCache::allocate(&kv, &Device::Cpu).unwrap();
+        let kv = PagedKvCache::allocate_on(&kv, place).unwrap();
         // Neighbours in a sequence are far apart in memory; 27 and 64 have no common divisor.
         let free = (1..num_blocks as u32).map(|i| i * 27 % 64).collect();
         Self { model, attention, kv, free }
@@ -76,7 +87,7 @@ impl<'a> Runner<'a> {
         };
         self.attention.plan(&batch.attn).unwrap();
         let cx = ForwardCtx { batch: &batch, kv: &self.kv, attention: self.attention };
-        self.model.forward(&cx).unwrap().to_vec2().unwrap()
+        self.model.forward(&cx).unwrap().into_tensor().unwrap().to_vec2().unwrap()
     }
 
     /// Feeds tokens to a new sequence in pieces of `chunk`, then decodes greedily.

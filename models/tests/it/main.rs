@@ -7,6 +7,8 @@ mod config;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod gpu;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod invariance;

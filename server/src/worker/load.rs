@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 use parking_lot::Mutex;
 use pinion_engine::{
     BlockPool, ClassConfig, Engine, EngineHandle, EngineParts, PerClass, Scheduler,
     SchedulerConfig, StepOutput,
 };
-use pinion_kernels::{KvCacheSpec, PagedAttention, PagedKvCache};
+use pinion_kernels::{Device, KvCacheSpec, PagedKvCache};
 use pinion_loader::snapshot::{Origin, SnapshotOptions};
 use pinion_loader::{LoadOptions, LoadedPackage, PackageFiles, Progress};
 use pinion_models::ModelSpec;
@@ -26,8 +26,10 @@ use crate::ipc::{
 
 /// Tokens in a KV block.
 const BLOCK_SIZE: usize = 16;
-/// Percent of the free memory that the KV cache takes at most when nobody says how much.
+/// Percent of the free memory that the KV cache takes at most when nobody says how much: of the host
+/// others need some too, and a GPU keeps the rest for activations.
 const KV_PERCENT: u64 = 40;
+const GPU_KV_PERCENT: u64 = 85;
 /// Least time between two progress messages.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 /// Step outputs that may wait for the output thread before the engine does.
@@ -91,12 +93,12 @@ pub(super) fn load(
         Origin::Warm(snapshot) => Some(snapshot.manifest().target.key()),
         Origin::Cold(_) => None,
     };
-    match (serve(package, request, device.clone(), started), restored) {
+    match (serve(package, request, &device, started), restored) {
         // Whatever is wrong with a snapshot, the package's own files are there.
         (Err(error), Some(target)) => {
             snapshot::refused(outbox, target, error.message);
             options.snapshots.restore = None;
-            serve(load(&options)?, request, device, started)
+            serve(load(&options)?, request, &device, started)
         }
         (served, _) => served,
     }
@@ -105,14 +107,15 @@ pub(super) fn load(
 fn serve(
     package: LoadedPackage,
     request: &LoadRequest,
-    device: Device,
+    device: &Device,
     started: Instant,
 ) -> Result<Loaded, WorkerError> {
     let LoadedPackage { model, tokenizer, template, eos_token_ids, defaults, warnings, .. } =
         package;
     let spec = model.spec().clone();
-    let kv_spec = kv_spec(&spec, request, &package.dtype)?;
-    let kv = PagedKvCache::allocate(&kv_spec, &device).map_err(broken)?;
+    let free = device.free_memory().map_err(broken)?.or_else(memory::available_bytes);
+    let kv_spec = kv_spec(&spec, request, &package.dtype, share(free, device))?;
+    let kv = PagedKvCache::allocate_on(&kv_spec, device).map_err(broken)?;
     let config = SchedulerConfig {
         max_num_seqs: request.max_num_seqs as usize,
         max_num_batched_tokens: request.max_num_batched_tokens as usize,
@@ -128,9 +131,9 @@ fn serve(
         num_draft_tokens: request.speculative_tokens as usize,
     };
     let scheduler = Scheduler::new(config, BlockPool::new(kv_spec.num_blocks, BLOCK_SIZE));
-    let attention = Box::new(PagedAttention);
+    let attention = device.attention();
     let clock = Box::new(move || started.elapsed());
-    let parts = EngineParts { model, kv, attention, scheduler, device, clock };
+    let parts = EngineParts { model, kv, attention, scheduler, clock };
     let (engine, handle) =
         Engine::new(parts).map_err(|e| package_error("engine_mismatch", e.to_string(), None))?;
     let (to_output, mut outputs) = channel(OUTPUT_STEPS);
@@ -147,7 +150,7 @@ fn serve(
     let info = ModelInfo {
         architecture: package.architecture,
         dtype: package.dtype,
-        device: pinion_kernels::cpu::describe(),
+        device: device.describe(),
         num_parameters: spec.num_parameters,
         weight_bytes: spec.weight_bytes,
         max_model_len: spec.max_model_len as u32,
@@ -185,18 +188,14 @@ fn package_identity(source: &PackageSource) -> u128 {
 }
 
 fn device(name: &str) -> Result<Device, WorkerError> {
-    match name {
-        "auto" | "cpu" => Ok(Device::Cpu),
-        cuda if cuda.starts_with("cuda") => Err(package_error(
-            "no_cuda",
-            format!("this build of pinion has no CUDA: {cuda}"),
-            Some("use --device cpu"),
-        )),
-        other => Err(package_error(
+    match Device::open(name) {
+        Ok(Some(device)) => Ok(device),
+        Ok(None) => Err(package_error(
             "unknown_device",
-            format!("no such device: {other}"),
+            format!("no such device: {name}"),
             Some("use auto, cpu or cuda:N"),
         )),
+        Err(error) => Err(package_error(error.code(), error.to_string(), Some("use --device cpu"))),
     }
 }
 
@@ -214,10 +213,17 @@ fn kv_dtype(asked: Option<&str>, weights: &str) -> Result<DType, WorkerError> {
     }
 }
 
+/// What the KV cache may take of the memory that is free.
+fn share(free: Option<u64>, device: &Device) -> u64 {
+    let percent = if matches!(device, Device::Cpu) { KV_PERCENT } else { GPU_KV_PERCENT };
+    free.map_or(u64::MAX, |free| free / 100 * percent)
+}
+
 fn kv_spec(
     spec: &ModelSpec,
     request: &LoadRequest,
     weights: &str,
+    share: u64,
 ) -> Result<KvCacheSpec, WorkerError> {
     let mut kv = KvCacheSpec {
         num_layers: spec.num_layers,
@@ -230,10 +236,9 @@ fn kv_spec(
     let blocks_of_one = spec.max_model_len.div_ceil(BLOCK_SIZE);
     let wanted = blocks_of_one.saturating_mul(request.max_num_seqs as usize);
     let block_bytes = kv.block_bytes().max(1) as u64;
-    let share = || memory::available_bytes().map_or(u64::MAX, |free| free / 100 * KV_PERCENT);
     let blocks = match request.kv_cache_bytes {
         Some(bytes) => (bytes / block_bytes) as usize,
-        None => wanted.min((share() / block_bytes) as usize),
+        None => wanted.min((share / block_bytes) as usize),
     };
     if blocks < 2 {
         let message = format!(

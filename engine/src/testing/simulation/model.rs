@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use candle_core::{Device, Result, Tensor};
+use pinion_kernels::Activations;
 use pinion_models::{CausalLm, ForwardCtx, ModelSpec};
 
 /// What a step costs besides its tokens.
@@ -92,7 +93,7 @@ impl CausalLm for SimulatedModel {
         &self.spec
     }
 
-    fn forward(&self, cx: &ForwardCtx<'_>) -> Result<Tensor> {
+    fn forward(&self, cx: &ForwardCtx<'_>) -> Result<Activations> {
         let tokens = cx.batch.input_ids.to_vec1::<u32>()?;
         let positions = cx.batch.positions.to_vec1::<u32>()?;
         let rows = cx.batch.logits_indices.to_vec1::<u32>()?;
@@ -116,6 +117,7 @@ impl CausalLm for SimulatedModel {
         if poison == 1 {
             logits.iter_mut().take(self.spec.vocab_size).for_each(|logit| *logit = f32::NAN);
         }
-        Tensor::from_vec(logits, (rows.len(), self.spec.vocab_size), &Device::Cpu)
+        let shape = (rows.len(), self.spec.vocab_size);
+        Activations::from_tensor(&Tensor::from_vec(logits, shape, &Device::Cpu)?)
     }
 }
