@@ -2,8 +2,9 @@
 #![expect(unsafe_code, reason = "mapping a file is unsafe because others may change it")]
 
 use std::fs::File;
+use std::ops::Range;
 
-use memmap2::MmapOptions;
+use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
 
 use super::{Bytes, FileError};
 
@@ -19,4 +20,11 @@ pub(super) fn map(file: &File, path: &str) -> Result<Bytes, FileError> {
     // truncation removed ends the process with SIGBUS, which ends one worker and not the node.
     let map = unsafe { MmapOptions::new().map_copy_read_only(file) }.map_err(io)?;
     Ok(Bytes::Mapped(map))
+}
+
+/// Gives back the memory of a part that is not needed soon. Whoever looks at it reads the file again.
+pub(super) fn release(map: &Mmap, part: Range<usize>) {
+    // SAFETY: the mapping is never written to, so nothing is lost but time. Without it pages stay, which is no error.
+    let _ =
+        unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, part.start, part.len()) };
 }

@@ -5,7 +5,7 @@ mod map;
 
 use std::fmt;
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -107,6 +107,13 @@ impl FileBytes {
     /// Maps an open regular file; `name` is for messages.
     pub(crate) fn map(file: &File, name: &str) -> Result<Self, FileError> {
         map::map(file, name).map(Self)
+    }
+
+    /// Gives back the memory of a part of a mapped file that was read and is not needed soon.
+    pub(crate) fn release(&self, part: Range<usize>) {
+        if let Bytes::Mapped(map) = &self.0 {
+            map::release(map, part);
+        }
     }
 
     /// Brings pages of a mapped file into memory, reading what is not there.

@@ -1,12 +1,14 @@
 //! Tensors of a GGUF file, under the names of a checkpoint.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device, Error, Result, Tensor};
+use parking_lot::Mutex;
 use pinion_kernels::{PackedTensor, WeightType};
 use pinion_models::TensorSource;
 
@@ -23,15 +25,21 @@ pub struct GgufSource {
     interleaved: Option<(usize, usize)>,
     total_bytes: u64,
     loaded_bytes: AtomicU64,
+    /// What was given out last, and may still be read.
+    in_use: Mutex<VecDeque<Range<usize>>>,
     progress: ProgressFn,
 }
+
+/// Tensors that are packed together, at most.
+const MAX_IN_USE: usize = 3;
 
 impl GgufSource {
     /// The tensors of a file that was opened.
     pub fn new(gguf: Arc<Gguf>, progress: ProgressFn) -> std::result::Result<Self, WeightsError> {
         let interleaved = interleaved_heads(&gguf)?;
         let total_bytes = gguf.tensors.values().map(|entry| (entry.end - entry.begin) as u64).sum();
-        Ok(Self { gguf, interleaved, total_bytes, loaded_bytes: AtomicU64::new(0), progress })
+        let (loaded_bytes, in_use) = (AtomicU64::new(0), Mutex::default());
+        Ok(Self { gguf, interleaved, total_bytes, loaded_bytes, in_use, progress })
     }
 
     fn entry(&self, name: &str) -> Option<&Entry> {
@@ -54,7 +62,15 @@ impl GgufSource {
         heads.and_then(halves).map_or(Cow::Borrowed(bytes), Cow::Owned)
     }
 
+    /// Counts a tensor as read, and gives back the memory of one that was read before.
     fn count(&self, entry: &Entry) {
+        let mut in_use = self.in_use.lock();
+        in_use.push_back(entry.begin..entry.end);
+        if MAX_IN_USE < in_use.len() {
+            let done = in_use.pop_front().expect("it is not empty");
+            self.gguf.bytes.release(done);
+        }
+        drop(in_use);
         let size = (entry.end - entry.begin) as u64;
         let done = self.loaded_bytes.fetch_add(size, Ordering::Relaxed) + size;
         let total = self.total_bytes;

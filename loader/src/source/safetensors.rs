@@ -145,6 +145,7 @@ impl TensorSource for SafetensorsSource {
         let data = &file.bytes[entry.begin..entry.end];
         let tensor = Tensor::from_raw_buffer(data, dtype, &entry.shape, &Device::Cpu)?;
         let size = data.len() as u64;
+        file.bytes.release(entry.begin..entry.end);
         let done = self.loaded_bytes.fetch_add(size, Ordering::Relaxed) + size;
         let total = self.total_bytes;
         (self.progress)(Progress::Weights { done: done.min(total), total });

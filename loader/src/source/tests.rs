@@ -69,6 +69,31 @@ fn a_single_file_gives_back_every_tensor() {
     assert_whole(&open(&dir).expect("opens"));
 }
 
+/// Bytes of a mapped file that are in the memory of this process.
+#[cfg(target_os = "linux")]
+fn resident(path: &std::path::Path) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").expect("it can be read");
+    let path = path.to_str().expect("it is text");
+    let lines = maps.lines().skip_while(|line| !line.ends_with(path)).skip(1);
+    let rss = lines.map_while(|line| line.split_once(':')).find(|(name, _)| *name == "Rss");
+    let kilobytes = rss.and_then(|(_, value)| value.trim().strip_suffix(" kB")).expect("in kB");
+    kilobytes.parse::<usize>().expect("a number") << 10
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_was_read_is_not_kept_in_memory() {
+    let dir = TempDir::new().expect("a directory");
+    write(dir.path(), "w/x", "");
+    let path = dir.path().join("w/model.safetensors");
+    let header = json!({"a": tensor("F32", &json!([1 << 20]), [0, 1 << 22])});
+    std::fs::write(&path, file(&header, 1 << 22)).expect("writes");
+    let source = open(&dir).expect("opens");
+    assert_eq!(source.load("a").expect("loads").expect("is there").elem_count(), 1 << 20);
+    let resident = resident(&path);
+    assert!(resident < 1 << 18, "{resident}");
+}
+
 #[test]
 fn shards_give_back_every_tensor() {
     let dir = TempDir::new().expect("a directory");
