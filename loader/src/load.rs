@@ -5,8 +5,8 @@ use std::sync::Arc;
 use pinion_cog_compat::manifest::DType;
 use pinion_kernels::{Device, WeightType};
 use pinion_models::{
-    CausalLm, ModelConfig, ModelSpec, TensorShape, TensorSource, Weights, architectures,
-    is_supported,
+    CausalLm, ModelConfig, ModelSpec, TensorKind, TensorShape, TensorSource, Weights,
+    architectures, is_supported,
 };
 use serde_json::Value;
 
@@ -240,7 +240,7 @@ fn supported(native: &NativePackage) -> Result<ModelConfig, LoadError> {
             supported: architectures().collect::<Vec<_>>().join(", "),
         });
     }
-    match config.quant_method() {
+    match config.unsupported_quant_method() {
         Some(method) => Err(LoadError::Quantization { method: method.to_owned() }),
         None => Ok(config),
     }
@@ -321,7 +321,8 @@ fn check_tensors(config: &ModelConfig, source: &dyn CheckpointSource) -> Result<
     if let Some(first) = wrong.next() {
         return Err(LoadError::Mismatch { first, others: wrong.count() });
     }
-    let mut names = expected.iter().flat_map(|tensor| [Some(&tensor.name), tensor.alias.as_ref()]);
+    let floats = expected.iter().filter(|tensor| tensor.kind == TensorKind::Floats);
+    let mut names = floats.flat_map(|tensor| [Some(&tensor.name), tensor.alias.as_ref()]);
     Ok(names.try_for_each(|name| name.map_or(Ok(()), |name| source.check_dtype(name)))?)
 }
 

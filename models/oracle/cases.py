@@ -108,6 +108,28 @@ def qwen3_moe(**changes):
     return BASE | family | dict(num_experts=7, num_experts_per_tok=3, moe_intermediate_size=40) | changes
 
 
+def gpt_oss(**changes):
+    family = dict(architectures=["GptOssForCausalLM"], model_type="gpt_oss", num_key_value_heads=2, head_dim=16)
+    experts = dict(num_local_experts=5, num_experts_per_tok=2, sliding_window=10)
+    yarn = dict(rope_type="yarn", factor=4.0, beta_fast=32.0, beta_slow=1.0, truncate=False)
+    return BASE | family | experts | dict(rope_scaling=yarn | dict(original_max_position_embeddings=64)) | changes
+
+
+def deepseek(version, **changes):
+    family = dict(architectures=[f"DeepseekV{version}ForCausalLM"], model_type=f"deepseek_v{version}")
+    heads = dict(kv_lora_rank=32, q_lora_rank=24, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=20)
+    experts = dict(n_routed_experts=8, n_shared_experts=1, moe_intermediate_size=40, num_experts_per_tok=3)
+    return BASE | family | heads | experts | dict(first_k_dense_replace=1, num_hidden_layers=3) | changes
+
+
+def deepseek2(**changes):
+    return deepseek(2, topk_method="greedy", n_group=1, topk_group=1) | changes
+
+
+def deepseek3(**changes):
+    return deepseek(3, n_group=4, topk_group=2, routed_scaling_factor=1.5) | changes
+
+
 def with_parameters(config, **rope):
     """The layout of transformers 5: `rope_parameters` holds theta too, and nothing stands beside it."""
     config = {name: value for name, value in config.items() if name != "rope_theta"}
@@ -274,6 +296,45 @@ CASES = {
     "qwen3_moe-dense-layers": qwen3_moe(
         num_hidden_layers=3, mlp_only_layers=[1], attention_bias=True, use_sliding_window=True, sliding_window=15
     ),
+    "gpt_oss-yarn": gpt_oss(),
+    "gpt_oss-types": gpt_oss(
+        num_hidden_layers=3,
+        layer_types=["full_attention", "sliding_attention", "full_attention"],
+        num_key_value_heads=1,
+        attention_bias=False,
+        swiglu_limit=0.6,
+        num_experts_per_tok=3,
+        intermediate_size=44,
+    ),
+    "gpt_oss-mxfp4": gpt_oss(quantization_config=dict(quant_method="mxfp4")),
+    "deepseek2-greedy": deepseek2(),
+    "deepseek2-groups": deepseek2(
+        topk_method="group_limited_greedy",
+        n_group=4,
+        topk_group=2,
+        q_lora_rank=None,
+        routed_scaling_factor=2.0,
+        first_k_dense_replace=0,
+        n_shared_experts=2,
+        num_hidden_layers=2,
+    ),
+    "deepseek3-groups": deepseek3(),
+    "deepseek3-yarn": deepseek3(
+        q_lora_rank=None,
+        norm_topk_prob=False,
+        qk_nope_head_dim=12,
+        v_head_dim=8,
+        rope_scaling=dict(
+            type="yarn",
+            factor=4.0,
+            original_max_position_embeddings=64,
+            mscale=1.0,
+            mscale_all_dim=0.8,
+            beta_fast=32,
+            beta_slow=1,
+        ),
+    ),
+    "deepseek3-halves": deepseek3(rope_interleave=False, n_group=1, topk_group=1, num_attention_heads=2, num_key_value_heads=2),
 }
 
 # Lengths that a package asks for, where they decide which positions a model uses.

@@ -20,6 +20,7 @@ import tempfile
 import numpy as np
 import torch
 import transformers
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from cases import CASES, GREEDY_TOKENS, MAX_MODEL_LEN, PROMPT_TOKENS
 
@@ -70,18 +71,39 @@ def random_tensor(name, seed, shape):
 def build(config, seed, bf16):
     """The model of transformers with hashed weights, computing in f32."""
     with tempfile.TemporaryDirectory() as folder:
-        (pathlib.Path(folder) / "config.json").write_text(json.dumps(config))
+        # Weights are set below, whatever form a checkpoint has.
+        plain = {name: value for name, value in config.items() if name != "quantization_config"}
+        (pathlib.Path(folder) / "config.json").write_text(json.dumps(plain))
         parsed = transformers.AutoConfig.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_config(parsed, attn_implementation="eager", dtype=torch.float32)
     # The plain loop over experts takes any size.
     model.set_experts_implementation("eager")
-    named = dict(model.named_parameters())
-    named |= {name: buffer for name, buffer in model.named_buffers() if name.endswith("e_score_correction_bias")}
-    for name, parameter in named.items():
+    blocks = "quantization_config" in config
+    for name, parameter in weights_of(model).items():
         for stored, part in stored_parts(config["model_type"], name, parameter.data):
-            values = torch.from_numpy(random_tensor(stored, seed, tuple(part.shape)))
+            if blocks and stored.endswith(("gate_up_proj", "down_proj")):
+                values = mxfp4(stored, seed, tuple(part.shape))
+            else:
+                values = torch.from_numpy(random_tensor(stored, seed, tuple(part.shape)))
             part.copy_(values.to(torch.bfloat16).float() if bf16 else values)
     return model.eval()
+
+
+def weights_of(model):
+    """What a checkpoint holds: parameters, and a bias that transformers keeps as a buffer."""
+    biases = {name: buffer for name, buffer in model.named_buffers() if name.endswith("e_score_correction_bias")}
+    return dict(model.named_parameters()) | biases
+
+
+def mxfp4(name, seed, shape):
+    """Experts `[count, in, out]` of random blocks, by the function that transformers loads blocks with."""
+    count, in_dim, out_dim = shape
+    def numbers(kind, *shape):
+        numbers = (uniform(f"{name}_{kind}", seed, math.prod(shape)) + 1) * 128
+        return torch.from_numpy(numbers.astype(np.uint8).reshape(shape))
+    blocks = numbers("blocks", count, out_dim, in_dim // 32, 16)
+    scales = numbers("scales", count, out_dim, in_dim // 32) % 3 + 121
+    return convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
 
 
 def stored_parts(model_type, name, parameter):
@@ -126,7 +148,7 @@ def run(config, seed, bf16, prompt):
         greedy=greedy,
     )
     usable = MIN_MARGIN <= margin and MIN_DISTINCT_TOKENS <= len(set(greedy))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = sum(parameter.numel() for parameter in weights_of(model).values())
     return answer, parameters, usable
 
 

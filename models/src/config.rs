@@ -15,6 +15,15 @@ pub struct ModelConfig {
     raw: serde_json::Value,
 }
 
+/// What a checkpoint holds in a tensor.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TensorKind {
+    /// Numbers: f32, f16 or bf16.
+    Floats,
+    /// Bytes of a format of its own.
+    Bytes,
+}
+
 /// A tensor that a checkpoint must have.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TensorShape {
@@ -22,6 +31,8 @@ pub struct TensorShape {
     pub name: String,
     /// Dimensions as stored; `[out, in]` for linears.
     pub shape: Vec<usize>,
+    /// What its elements are.
+    pub kind: TensorKind,
     /// The name that other checkpoints of the architecture give it.
     pub alias: Option<String>,
 }
@@ -75,6 +86,11 @@ impl ModelConfig {
         self.quant_method.as_deref()
     }
 
+    /// The same, unless the architecture reads such checkpoints.
+    pub fn unsupported_quant_method(&self) -> Option<&str> {
+        self.quant_method().filter(|method| !registry::reads_quantized(self.architecture(), method))
+    }
+
     /// The longest sequence asked for, if one was.
     pub fn max_model_len(&self) -> Option<usize> {
         self.max_model_len
@@ -85,9 +101,7 @@ impl ModelConfig {
     /// # Errors
     /// As [`build`](crate::build) for a config that cannot be built.
     pub fn tensors(&self) -> Result<Vec<TensorShape>> {
-        let weights = Weights::listing();
-        registry::plan(self)?.build(&weights)?;
-        Ok(weights.listed())
+        Ok(self.listing()?.listed())
     }
 
     /// Weights of the model; tied ones count once.
@@ -95,7 +109,14 @@ impl ModelConfig {
     /// # Errors
     /// As [`build`](crate::build) for a config that cannot be built.
     pub fn num_parameters(&self) -> Result<u64> {
-        num_parameters(&self.tensors()?)
+        Ok(self.listing()?.num_parameters())
+    }
+
+    /// Weights that took notes of what the model reads.
+    fn listing(&self) -> Result<Weights> {
+        let weights = Weights::listing();
+        registry::plan(self)?.build(&weights)?;
+        Ok(weights)
     }
 
     /// The fields that an architecture knows.
@@ -107,17 +128,6 @@ impl ModelConfig {
     pub(crate) fn has(&self, field: &str) -> bool {
         self.raw.get(field).is_some()
     }
-}
-
-/// Elements of all tensors together.
-pub(crate) fn num_parameters(tensors: &[TensorShape]) -> Result<u64> {
-    let elements = |shape: &[usize]| {
-        shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size as u64))
-    };
-    tensors
-        .iter()
-        .try_fold(0u64, |sum, tensor| sum.checked_add(elements(&tensor.shape)?))
-        .ok_or_else(|| Error::Msg("config.json: the model has more than 2^64 weights".to_owned()))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the form map_err wants")]

@@ -18,20 +18,26 @@ pub fn tiny_llama() -> ModelConfig {
 }
 
 /// Models as tiny as [`tiny_llama`] that do otherwise what a scheduler might upset: windows and soft
-/// caps, experts.
+/// caps, experts, sinks, and one latent a token in place of keys and values.
 pub fn tiny_others() -> Vec<ModelConfig> {
     let others = [
-        r#""architectures": ["Gemma2ForCausalLM"], "sliding_window": 9, "head_dim": 8,
+        r#""architectures": ["Gemma2ForCausalLM"], "num_key_value_heads": 2, "sliding_window": 9, "head_dim": 8,
         "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 20.0,
         "tie_word_embeddings": false"#,
-        r#""architectures": ["Qwen3MoeForCausalLM"], "num_experts": 5, "num_experts_per_tok": 2,
+        r#""architectures": ["Qwen3MoeForCausalLM"], "num_key_value_heads": 2, "num_experts": 5, "num_experts_per_tok": 2,
         "moe_intermediate_size": 24, "head_dim": 16"#,
+        r#""architectures": ["GptOssForCausalLM"], "num_key_value_heads": 2, "num_local_experts": 5, "num_experts_per_tok": 2,
+        "sliding_window": 11, "head_dim": 16, "rope_scaling": {"rope_type": "default"}"#,
+        r#""architectures": ["DeepseekV3ForCausalLM"], "n_routed_experts": 6, "n_group": 3,
+        "topk_group": 2, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+        "first_k_dense_replace": 1, "q_lora_rank": 16, "kv_lora_rank": 24, "qk_nope_head_dim": 12,
+        "qk_rope_head_dim": 4, "v_head_dim": 10"#,
     ];
     let parse = |fields: &str| {
         ModelConfig::parse(&format!(
             r#"{{"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-            "max_position_embeddings": 128, {fields}}}"#
+            "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128,
+            {fields}}}"#
         ))
         .expect("the text above is a config")
     };
@@ -120,6 +126,14 @@ pub fn random_tensor(name: &str, seed: u64, shape: &[usize]) -> Result<Tensor> {
         }
     };
     let count: usize = shape.iter().product();
+    if name.ends_with("_blocks") {
+        let values = (1..=count as u64).map(|i| byte(start, i)).collect::<Vec<_>>();
+        return Tensor::from_vec(values, shape, &Device::Cpu);
+    }
+    if name.ends_with("_scales") {
+        let values = (1..=count as u64).map(|i| 121 + byte(start, i) % 3).collect::<Vec<_>>();
+        return Tensor::from_vec(values, shape, &Device::Cpu);
+    }
     let values: Vec<f32> = (1..=count as u64).map(|i| weight(uniform(start, i))).collect();
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
@@ -131,6 +145,12 @@ fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xCBF2_9CE4_8422_2325, |state, byte| {
         (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
     })
+}
+
+/// The number of the same state, as one of 256.
+#[expect(clippy::cast_sign_loss, reason = "between 0 and 255")]
+fn byte(start: u64, index: u64) -> u8 {
+    ((uniform(start, index) + 1.0) * 128.0) as u8
 }
 
 /// A number in [-1, 1), a multiple of 2^-23: `SplitMix64`'s output for the `index`-th state.

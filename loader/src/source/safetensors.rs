@@ -139,7 +139,8 @@ impl TensorSource for SafetensorsSource {
     fn load(&self, name: &str) -> Result<Option<Tensor>> {
         let Some((file, entry)) = self.tensors.get(name) else { return Ok(None) };
         let file = &self.files[*file];
-        let Some(dtype) = float_type(&entry.dtype) else {
+        let bytes = || (entry.dtype == "U8").then_some(DType::U8);
+        let Some(dtype) = float_type(&entry.dtype).or_else(bytes) else {
             return Err(Error::wrap(refuse_dtype(name, entry, file)));
         };
         let data = &file.bytes[entry.begin..entry.end];

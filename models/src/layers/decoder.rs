@@ -5,7 +5,7 @@
 use candle_core::Result;
 use pinion_kernels::{Activations, ops};
 
-use super::{Attention, Embedding, Experts, Linear, Mlp, Norm};
+use super::{Attention, Embedding, Experts, LatentAttention, Linear, Mlp, Norm};
 use crate::fields::Sizes;
 use crate::{CausalLm, ForwardCtx, ModelSpec, Weights};
 
@@ -49,6 +49,8 @@ pub struct DecoderLayer {
 pub enum Mixer {
     /// Keys and values of their own.
     Attention(Attention),
+    /// Keys and values that are expanded from a latent.
+    Latent(LatentAttention),
 }
 
 /// The block that looks at one token.
@@ -137,12 +139,14 @@ impl Mixer {
     fn heads(&self, cx: &ForwardCtx<'_>, x: &Activations) -> Result<Activations> {
         match self {
             Self::Attention(attention) => attention.heads(cx, x),
+            Self::Latent(attention) => attention.heads(cx, x),
         }
     }
 
     fn o_proj(&self) -> &Linear {
         match self {
             Self::Attention(attention) => &attention.o_proj,
+            Self::Latent(attention) => &attention.o_proj,
         }
     }
 }

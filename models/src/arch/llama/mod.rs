@@ -2,6 +2,7 @@
 //! Qwen2, Qwen3, Phi-3, `OLMo` 2, Granite, `SmolLM3`; and with experts, Mixtral, Qwen2-MoE, Qwen3-MoE.
 
 mod config;
+mod family;
 mod mixture;
 
 use std::sync::Arc;
@@ -14,11 +15,12 @@ use crate::layers::{
 use crate::registry::Plan;
 use crate::{CausalLm, ModelConfig, Weights};
 
-use config::{Config, Names, Norms, QkNorm};
-pub(crate) use config::{
+use config::Config;
+pub(crate) use family::{
     Family, GRANITE, LLAMA, MISTRAL, MIXTRAL, OLMO2, PHI3, QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE,
     SMOLLM3,
 };
+use family::{Names, Norms, QkNorm};
 
 pub(crate) fn plan(config: &ModelConfig, family: &Family) -> Result<Box<dyn Plan>> {
     Ok(Box::new(Config::new(config, family)?))

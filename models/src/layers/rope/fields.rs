@@ -65,6 +65,11 @@ struct Parameters {
 }
 
 impl RopeFields {
+    /// Whether they say how angles are scaled, if not at all.
+    pub(crate) fn is_scaled(&self) -> bool {
+        self.rope_scaling.is_some() || self.rope_parameters.is_some()
+    }
+
     /// The angles they ask for.
     pub(crate) fn resolve(self, defaults: RopeDefaults) -> Result<RopeConfig> {
         // transformers lets `rope_scaling` win over `rope_parameters`.
@@ -166,6 +171,7 @@ impl Parameters {
             beta_fast: positive("beta_fast", beta(self.beta_fast, 32.0))?,
             beta_slow: positive("beta_slow", beta(self.beta_slow, 1.0))?,
             truncate: self.truncate.unwrap_or(true),
+            mscale_all_dim: self.mscale_all_dim,
             original,
         })
     }

@@ -57,6 +57,15 @@ impl RopeConfig {
         matches!(self.scaling, RopeScaling::Default | RopeScaling::LongRope(_))
     }
 
+    /// What scores are multiplied by, beside what their heads ask for: in some models that stretch
+    /// their context.
+    pub(crate) fn score_factor(&self) -> f32 {
+        match &self.scaling {
+            RopeScaling::Yarn(yarn) => yarn.score_factor() as f32,
+            _ => 1.0,
+        }
+    }
+
     /// Elements of a head that are rotated.
     #[expect(clippy::cast_sign_loss, reason = "a share of a size")]
     pub fn rotary_dim(&self, head_dim: usize) -> usize {

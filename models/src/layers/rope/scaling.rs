@@ -40,6 +40,7 @@ pub(super) struct Yarn {
     pub(super) beta_fast: f64,
     pub(super) beta_slow: f64,
     pub(super) truncate: bool,
+    pub(super) mscale_all_dim: Option<f64>,
     pub(super) original: usize,
 }
 
@@ -97,6 +98,13 @@ impl Llama3 {
 }
 
 impl Yarn {
+    /// The square of what sharpens attention in all dimensions.
+    pub(super) fn score_factor(&self) -> f64 {
+        let mscale = self.mscale_all_dim.filter(|&mscale| mscale != 0.0);
+        let grown = |mscale| 0.1 * mscale * self.factor.max(1.0).ln() + 1.0;
+        mscale.map_or(1.0, grown).powi(2)
+    }
+
     /// The attention factor where the config gives none.
     pub(super) fn default_attention_factor(
         factor: f64,
