@@ -18,7 +18,7 @@ use crate::progress::{Progress, ProgressFn};
 use crate::quiet;
 use crate::resolve::{NativePackage, ResolvedPackage, inspect};
 use crate::snapshot::{
-    Beside, Kept, Notes, Origin, Recorded, Recording, Refusal, SnapshotOptions, Target,
+    self, Beside, Kept, Notes, Origin, Recorded, Recording, Refusal, SnapshotOptions, Target,
 };
 use crate::source::{Checkpoint, CheckpointSource, SafetensorsSource};
 use crate::template::{self, ChatTemplate, RenderInput, TemplateText};
@@ -159,9 +159,9 @@ pub fn load_resolved(
     };
     if record {
         let beside: Beside = vec![
-            (warm::CONFIG, native.config_json.into_bytes()),
-            (warm::TOKENIZER, tokenizer_text.into_bytes()),
-            (warm::TEMPLATE, warm::template_bytes(template_text, texts.special)),
+            (snapshot::CONFIG, native.config_json),
+            (snapshot::TOKENIZER, tokenizer_text),
+            (snapshot::TEMPLATE, warm::template_text(template_text, texts.special)),
         ];
         let target = target(options, manifest.pinion.dtype);
         let recorded = recorded(&loaded, kind, recording.take(), beside, target);

@@ -11,6 +11,7 @@ use crate::files::{FileError, PackageFiles};
 use crate::limits::LIMITS;
 use crate::quiet;
 
+pub(crate) mod compact;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -113,19 +114,36 @@ impl PackageTokenizer {
         // The library panics on some texts that are no JSON at all.
         serde_json::from_str::<IgnoredAny>(text)
             .map_err(|source| TokenizerError::Json { file: file(), source })?;
+        Self::checked(&|| Tokenizer::from_bytes(text.as_bytes()), file(), vocab_size)
+    }
+
+    /// From the bytes that [`compact::encode`] made of a `tokenizer.json`.
+    pub(crate) fn decode_compact(
+        bytes: &[u8],
+        file: &str,
+        vocab_size: usize,
+    ) -> Result<Self, TokenizerError> {
+        Self::checked(&|| compact::decode(bytes), file.to_owned(), vocab_size)
+    }
+
+    fn checked(
+        make: &dyn Fn() -> tokenizers::Result<Tokenizer>,
+        file: String,
+        vocab_size: usize,
+    ) -> Result<Self, TokenizerError> {
         let load = || -> tokenizers::Result<(Tokenizer, Option<u32>)> {
-            let mut tokenizer = Tokenizer::from_bytes(text.as_bytes())?;
+            let mut tokenizer = make()?;
             tokenizer.with_truncation(None)?;
             tokenizer.with_padding(None);
             let largest = tokenizer.get_vocab(false).into_values().max();
             Ok((tokenizer, largest))
         };
-        let invalid = |reason| TokenizerError::Invalid { file: file(), reason };
+        let invalid = |reason| TokenizerError::Invalid { file: file.clone(), reason };
         let (inner, largest) =
             quiet::catch(load).map_err(invalid)?.map_err(|e| invalid(e.to_string()))?;
         match largest {
             Some(id) if id as usize >= vocab_size => {
-                Err(TokenizerError::Vocabulary { file: file(), id, vocab_size })
+                Err(TokenizerError::Vocabulary { file, id, vocab_size })
             }
             _ => Ok(Self { inner: Arc::new(inner), vocab_size }),
         }

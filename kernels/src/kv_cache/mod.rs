@@ -5,7 +5,9 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Shape, Tensor, bail};
+use half::vec::HalfBitsVecExt;
+use half::{bf16, f16};
 
 pub(crate) use element::KvElement;
 use store::{CopyBlocks, Store};
@@ -91,6 +93,22 @@ pub struct PagedKvCache {
     spec: KvCacheSpec,
 }
 
+/// Zeros that take memory where they are first written: the system hands out zeroed pages, and
+/// integers are not written over them, as 16-bit floats would be.
+fn zeros(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
+    let shape = shape.into();
+    let bits = |device: &Device| device.is_cpu().then(|| vec![0_u16; shape.elem_count()]);
+    match dtype {
+        DType::BF16 if let Some(bits) = bits(device) => {
+            Tensor::from_vec(bits.reinterpret_into::<bf16>(), shape, device)
+        }
+        DType::F16 if let Some(bits) = bits(device) => {
+            Tensor::from_vec(bits.reinterpret_into::<f16>(), shape, device)
+        }
+        _ => Tensor::zeros(shape, dtype, device),
+    }
+}
+
 impl PagedKvCache {
     /// Allocates the whole pool once; nothing grows afterwards.
     pub fn allocate(spec: &KvCacheSpec, device: &Device) -> Result<Self> {
@@ -100,9 +118,7 @@ impl PagedKvCache {
             .map(|_| {
                 let keys = (num_blocks, num_kv_heads, head_dim, block_size);
                 let values = (num_blocks, num_kv_heads, block_size, head_dim);
-                let k = Tensor::zeros(keys, dtype, device)?;
-                let v = Tensor::zeros(values, dtype, device)?;
-                Ok(KvLayer { k, v })
+                Ok(KvLayer { k: zeros(keys, dtype, device)?, v: zeros(values, dtype, device)? })
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { layers, device: None, spec: spec.clone() })

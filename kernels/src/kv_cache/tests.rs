@@ -114,3 +114,20 @@ fn wrong_writes_are_refused() {
     }
     assert!(PagedKvCache::allocate(&spec(DType::U8), CPU).is_err());
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_cache_takes_memory_where_it_is_written_and_nowhere_else() {
+    let resident = || {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let spec = KvCacheSpec { num_blocks: 1 << 20, ..spec(dtype) };
+        let before = resident();
+        let cache = PagedKvCache::allocate(&spec, CPU).unwrap();
+        let taken = resident().saturating_sub(before);
+        let size = cache.spec().block_bytes() * cache.spec().num_blocks;
+        assert!(taken < size / 4, "{dtype:?}: {taken}");
+    }
+}

@@ -10,26 +10,23 @@ use super::{LoadOptions, LoadedPackage, build, target};
 use crate::files::PackageFiles;
 use crate::metadata::SpecialTokens;
 use crate::resolve::read_manifest;
-use crate::snapshot::{Origin, Refusal, RestoredSource, Snapshot, SnapshotError};
+use crate::snapshot::{
+    COMPACT_TOKENIZER, CONFIG, Origin, Refusal, RestoredSource, Snapshot, SnapshotError, TEMPLATE,
+    TOKENIZER,
+};
 use crate::template::{ChatTemplate, TemplateText};
 use crate::tokenizer::PackageTokenizer;
 
-/// `config.json` of the package, or what its GGUF file amounts to.
-pub(super) const CONFIG: &str = "config.json";
-/// The tokenizer.
-pub(super) const TOKENIZER: &str = "tokenizer.json";
-/// The chat template and the special tokens that it is told.
-pub(super) const TEMPLATE: &str = "template.json";
-
+/// What the file of the template holds.
 #[derive(Serialize, Deserialize)]
 struct Template {
     text: Option<TemplateText>,
     special: SpecialTokens,
 }
 
-/// The file [`TEMPLATE`].
-pub(super) fn template_bytes(text: Option<TemplateText>, special: SpecialTokens) -> Vec<u8> {
-    serde_json::to_vec(&Template { text, special }).expect("texts are JSON")
+/// The text of the file of the template.
+pub(super) fn template_text(text: Option<TemplateText>, special: SpecialTokens) -> String {
+    serde_json::to_string(&Template { text, special }).expect("texts are JSON")
 }
 
 /// Loads from a snapshot; nothing where there is none. A snapshot that cannot be used is refused.
@@ -75,7 +72,7 @@ fn restore(
     };
     let source = Arc::new(RestoredSource(Arc::clone(snapshot)));
     let model = build(&config, source, kind, device).map_err(|e| e.to_string())?;
-    let tokenizer = PackageTokenizer::parse(&text(TOKENIZER)?, TOKENIZER, notes.vocab_size);
+    let tokenizer = tokenizer(snapshot)?;
     let template: Template = serde_json::from_str(&text(TEMPLATE)?).map_err(|e| e.to_string())?;
     let compile = |text: TemplateText| ChatTemplate::compile(&text, template.special.clone());
     Ok(LoadedPackage {
@@ -83,7 +80,7 @@ fn restore(
         model,
         architecture: notes.architecture.clone(),
         dtype: notes.dtype.clone(),
-        tokenizer: tokenizer.map_err(|e| e.to_string())?,
+        tokenizer,
         template: template.text.map(compile).transpose().map_err(|e| e.to_string())?,
         eos_token_ids: notes.eos_token_ids.clone(),
         defaults: notes.defaults,
@@ -91,4 +88,16 @@ fn restore(
         origin: Origin::Warm(Arc::clone(snapshot)),
         refused: None,
     })
+}
+
+fn tokenizer(snapshot: &Snapshot) -> Result<PackageTokenizer, String> {
+    let notes = &snapshot.manifest().notes;
+    let read = |name| snapshot.bytes(name).map_err(|e| e.to_string());
+    if snapshot.manifest().files.contains_key(COMPACT_TOKENIZER) {
+        let bytes = read(COMPACT_TOKENIZER)?;
+        return PackageTokenizer::decode_compact(&bytes, COMPACT_TOKENIZER, notes.vocab_size)
+            .map_err(|e| e.to_string());
+    }
+    let text = snapshot.text(TOKENIZER).map_err(|e| e.to_string())?;
+    PackageTokenizer::parse(&text, TOKENIZER, notes.vocab_size).map_err(|e| e.to_string())
 }

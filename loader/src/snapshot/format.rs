@@ -14,6 +14,14 @@ pub(super) const IMAGE: &str = "weights.img";
 pub(super) const MANIFEST: &str = "manifest.json";
 /// Everything that is not weights.
 pub(super) const AUX: &str = "aux";
+/// `config.json` of the package, or what its GGUF file amounts to.
+pub(crate) const CONFIG: &str = "config.json";
+/// The tokenizer, as the package has it.
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+/// The tokenizer, where it has a form that loads faster.
+pub(crate) const COMPACT_TOKENIZER: &str = "tokenizer.bin";
+/// The chat template and the special tokens that it is told.
+pub(crate) const TEMPLATE: &str = "template.json";
 /// The data begin here: at a huge page.
 pub(super) const DATA_START: u64 = 2 << 20;
 /// Tensors begin at a multiple of this: at a page, for direct reads and advice.

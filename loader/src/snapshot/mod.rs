@@ -18,6 +18,7 @@ mod trust;
 mod writer;
 
 pub use error::SnapshotError;
+pub(crate) use format::{COMPACT_TOKENIZER, CONFIG, TEMPLATE, TOKENIZER};
 pub use format::{Chunk, Index, Manifest, TensorEntry};
 pub use identity::Identity;
 pub use notes::{Canary, Notes};

@@ -121,6 +121,12 @@ impl Snapshot {
 
     /// The text of a file in `aux/`, checked against its digest.
     pub(crate) fn text(&self, name: &str) -> Result<String, SnapshotError> {
+        String::from_utf8(self.bytes(name)?)
+            .map_err(|_e| SnapshotError::damaged(format!("{name} is not UTF-8")))
+    }
+
+    /// The bytes of a file in `aux/`, checked against its digest.
+    pub(crate) fn bytes(&self, name: &str) -> Result<Vec<u8>, SnapshotError> {
         let Some(sum) = self.manifest.files.get(name) else {
             return Err(SnapshotError::damaged(format!("the manifest names no {name}")));
         };
@@ -131,8 +137,7 @@ impl Snapshot {
         if bytes.len() as u64 != sum.bytes || blake3::hash(&bytes).to_hex().as_str() != sum.blake3 {
             return Err(SnapshotError::damaged(format!("{name} does not match its digest")));
         }
-        String::from_utf8(bytes)
-            .map_err(|_e| SnapshotError::damaged(format!("{name} is not UTF-8")))
+        Ok(bytes)
     }
 
     /// A tensor and where it lies.
@@ -171,7 +176,7 @@ impl Snapshot {
     /// Compares every byte with its digest: chunks, and the files beside the weights.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), SnapshotError> {
         for name in self.manifest.files.keys() {
-            self.text(name)?;
+            self.bytes(name)?;
         }
         for at in 0..self.num_chunks() {
             self.verify_chunk(at, true)?;

@@ -186,7 +186,7 @@ fn damage_to_anything_that_is_checked_at_once_is_a_refusal_and_a_cold_load() {
         (IMAGE, 100, "header"),
         (MANIFEST, 30, "manifest does not match"),
         ("aux/config.json", 3, "config.json does not match"),
-        ("aux/tokenizer.json", 3, "tokenizer.json does not match"),
+        ("aux/tokenizer.bin", 3, "tokenizer.bin does not match"),
         ("aux/template.json", 3, "template.json does not match"),
     ] {
         let fixture = Fixture::with_snapshot(None);
@@ -209,7 +209,7 @@ fn an_image_that_was_cut_or_a_file_that_is_missing_is_a_refusal() {
         image.set_len(length).expect("cuts");
         assert!(fixture.refusal().contains("damaged"), "{length}");
     }
-    for name in ["aux/tokenizer.json", MANIFEST] {
+    for name in ["aux/tokenizer.bin", MANIFEST] {
         let fixture = Fixture::with_snapshot(None);
         fs::remove_file(fixture.file(name)).expect("removes");
         let reason = fixture.refusal();

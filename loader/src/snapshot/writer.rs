@@ -12,13 +12,14 @@ use rustix::fs::FallocateFlags;
 
 use super::error::at;
 use super::format::{
-    AUX, CHUNK, Chunk, DATA_START, FileSum, Header, IMAGE, Index, MANIFEST, Manifest, TENSOR_ALIGN,
-    TensorEntry,
+    AUX, CHUNK, COMPACT_TOKENIZER, Chunk, DATA_START, FileSum, Header, IMAGE, Index, MANIFEST,
+    Manifest, TENSOR_ALIGN, TOKENIZER, TensorEntry,
 };
 use super::{Canary, Notes, SnapshotError, Target};
+use crate::tokenizer::compact;
 
-/// Name and bytes of the files beside the weights.
-pub(crate) type Beside = Vec<(&'static str, Vec<u8>)>;
+/// Name and text of the files beside the weights.
+pub(crate) type Beside = Vec<(&'static str, String)>;
 
 /// What a cold load made. It shares the memory of the model's weights.
 #[derive(Debug)]
@@ -118,10 +119,15 @@ impl Recorded {
     fn write_beside(&self, folder: &Path) -> Result<BTreeMap<String, FileSum>, SnapshotError> {
         DirBuilder::new().mode(0o700).create(folder).map_err(at(folder))?;
         let mut files = BTreeMap::new();
-        for (name, bytes) in &self.beside {
+        for (name, text) in &self.beside {
+            let compact = (*name == TOKENIZER).then(|| compact::encode(text)).flatten();
+            let (name, bytes) = match &compact {
+                Some(bytes) => (COMPACT_TOKENIZER, bytes.as_slice()),
+                None => (*name, text.as_bytes()),
+            };
             write_file(&folder.join(name), bytes)?;
             let blake3 = blake3::hash(bytes).to_hex().to_string();
-            files.insert((*name).to_owned(), FileSum { bytes: bytes.len() as u64, blake3 });
+            files.insert(name.to_owned(), FileSum { bytes: bytes.len() as u64, blake3 });
         }
         sync_folder(folder)?;
         Ok(files)

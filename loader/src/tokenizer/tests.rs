@@ -157,3 +157,55 @@ proptest! {
         }
     }
 }
+
+/// A tokenizer that merges, has bytes of several kinds, and a merge in each notation.
+fn merging() -> Value {
+    let mut json = tokenizer_json();
+    for (token, id) in [("ab", 60), ("abab", 61), ("é", 62)] {
+        json["model"]["vocab"][token] = json!(id);
+    }
+    json["model"]["merges"] = json!([["a", "b"], ["ab", "ab"]]);
+    json["normalizer"] = json!({"type": "NFC"});
+    json
+}
+
+#[test]
+fn a_compact_tokenizer_is_the_same_tokenizer() {
+    let mut legacy = merging();
+    legacy["model"]["merges"] = json!(["a b", "ab ab"]);
+    let starter = crate::starter::files().read_text("weights/tokenizer.json", 1 << 20);
+    let starter: Value =
+        serde_json::from_str(&starter.expect("reads").expect("is there")).expect("is JSON");
+    for json in [tokenizer_json(), merging(), legacy, starter] {
+        let text = json.to_string();
+        let bytes = compact::encode(&text).expect("is a byte-pair tokenizer");
+        let original = PackageTokenizer::parse(&text, "t", 50_000).expect("valid");
+        let same = PackageTokenizer::decode_compact(&bytes, "t", 50_000).expect("valid");
+        let shown = |one: &PackageTokenizer| one.shared().to_string(false).expect("is shown");
+        assert_eq!(shown(&same), shown(&original));
+        for prompt in ["abababab", "<s>Hello, world! 12345</s> é\n\n", ""] {
+            let encode =
+                |one: &PackageTokenizer| one.encode_prompt(prompt).map_err(|e| e.to_string());
+            assert_eq!(encode(&same), encode(&original), "{prompt:?}");
+        }
+    }
+}
+
+#[test]
+fn what_has_no_compact_form_keeps_its_own() {
+    let mut words = tokenizer_json();
+    words["model"] = json!({"type": "WordLevel", "vocab": {"<unk>": 0}, "unk_token": "<unk>"});
+    let mut dangling = merging();
+    dangling["model"]["merges"] = json!([["a", "missing"]]);
+    for json in [words.to_string(), dangling.to_string(), "{}".to_owned(), "no JSON".to_owned()] {
+        assert!(compact::encode(&json).is_none(), "{json}");
+    }
+}
+
+#[test]
+fn compact_bytes_of_no_tokenizer_are_an_error() {
+    let whole = compact::encode(&merging().to_string()).expect("is a byte-pair tokenizer");
+    for length in (0..whole.len()).step_by(7) {
+        assert!(PackageTokenizer::decode_compact(&whole[..length], "t", 97).is_err(), "{length}");
+    }
+}
