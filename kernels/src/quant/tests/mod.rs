@@ -216,6 +216,18 @@ fn every_path_and_every_batch_gives_the_same_bits() {
 }
 
 #[test]
+fn more_rows_than_are_taken_at_once_keep_their_places() {
+    let (rows, cols, out) = (530, 320, 20);
+    for kind in [WeightType::Q8_0, WeightType::Q4K] {
+        let packed = PackedTensor::pack(&tensor(normal(2, out * cols), out, cols), kind).unwrap();
+        let x = tensor(normal(1, rows * cols), rows, cols);
+        let all = Cpu::all().into_iter().map(|cpu| cpu.scope(|| bits(&product(&x, &packed))));
+        let all: Vec<Vec<u32>> = all.collect();
+        assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{kind}");
+    }
+}
+
+#[test]
 fn not_a_number_fills_its_row_and_no_other() {
     for kind in QUANTIZED {
         let packed = PackedTensor::pack(&tensor(normal(2, 40 * 288), 40, 288), kind).unwrap();
