@@ -193,7 +193,7 @@ fn recorded(
 
 /// What a snapshot of this load is for.
 fn target(options: &LoadOptions, declared: Option<DType>) -> Target {
-    Target::cpu(options.dtype.as_deref().or(declared.map(DType::name)))
+    Target::of(&options.device, options.dtype.as_deref().or(declared.map(DType::name)))
 }
 
 /// The weights, opened.

@@ -1,6 +1,6 @@
 //! What a snapshot was made for: its target key names everything that decides the packed bytes and their results.
 
-use pinion_kernels::{LAYOUT_VERSION, cpu};
+use pinion_kernels::{Device, LAYOUT_VERSION, cpu};
 use serde::{Deserialize, Serialize};
 
 use super::SnapshotError;
@@ -25,6 +25,15 @@ pub struct Target {
 }
 
 impl Target {
+    /// This build on a device of this machine.
+    pub fn of(device: &Device, dtype: Option<&str>) -> Self {
+        let cpu = Self::cpu(dtype);
+        match device {
+            Device::Cpu => cpu,
+            Device::Gpu(_) => Self { device: "cuda".to_owned(), kernels: device.describe(), ..cpu },
+        }
+    }
+
     /// This build on this processor.
     pub fn cpu(dtype: Option<&str>) -> Self {
         Self {

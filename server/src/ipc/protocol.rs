@@ -37,10 +37,10 @@ pub enum ToWorker {
         /// Echoed in the answer.
         nonce: u64,
     },
-    /// Write a snapshot of what was loaded; answered by `Snapshot`.
+    /// Write a snapshot of what was loaded, or forget what was kept for one.
     WriteSnapshot {
-        /// Digest of the package.
-        package: String,
+        /// Digest of the package; without one nothing is written. Else `Snapshot` answers.
+        package: Option<String>,
     },
     /// Exit once nothing runs.
     Shutdown,

@@ -62,8 +62,9 @@ pub enum SnapshotState {
 
 /// What the keeper wants of its package's task.
 pub(super) enum Wish {
-    /// The worker shall write a snapshot of the package with this digest.
-    Write(String),
+    /// The worker shall write a snapshot of the package with this digest; without one, forget what it
+    /// kept for that.
+    Write(Option<String>),
     /// The worker computed with damaged weights.
     Discard(String),
 }
@@ -200,12 +201,12 @@ impl Keeper {
             Done::Locked { package, lock } => {
                 self.lock = Some(lock);
                 self.state.send_replace(SnapshotState::Writing { done: 0, total: 0 });
-                Some(Wish::Write(package))
+                Some(Wish::Write(Some(package)))
             }
             Done::There { path } => {
                 self.staging = None;
                 self.state.send_replace(SnapshotState::There { path });
-                None
+                Some(Wish::Write(None))
             }
             Done::Published { path, bytes } => {
                 self.state.send_replace(SnapshotState::Published { path, bytes });
@@ -213,7 +214,7 @@ impl Keeper {
             }
             Done::Failed(error) => {
                 self.fail(&error);
-                None
+                Some(Wish::Write(None))
             }
         }
     }

@@ -92,9 +92,12 @@ impl Service {
         }
     }
 
-    /// Writes a snapshot of what was loaded.
-    pub(super) fn write_snapshot(&self, package: String) {
-        self.snapshots.write(package);
+    /// Writes a snapshot of what was loaded, or forgets what was kept for it.
+    pub(super) fn write_snapshot(&self, package: Option<String>) {
+        match package {
+            Some(package) => self.snapshots.write(package),
+            None => self.snapshots.forget(),
+        }
     }
 
     pub(super) fn submit(&self, submit: Submit) {

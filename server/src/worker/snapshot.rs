@@ -124,6 +124,11 @@ impl Snapshots {
         });
     }
 
+    /// Gives up what was recorded, and with it memory that the model does not share.
+    pub(super) fn forget(&self) {
+        *self.recorded.lock() = None;
+    }
+
     fn spawn(&self, work: impl FnOnce() + Send + 'static) {
         let run = move || {
             // Of this thread alone. A system that refuses lets it run like the others.
