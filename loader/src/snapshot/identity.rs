@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -46,12 +46,17 @@ struct FileId {
 pub(super) struct Digests(BTreeMap<String, (FileId, String)>);
 
 impl FileId {
-    /// Whether a change after `now` would show in the time stamp.
-    fn is_settled(&self, now: i128) -> bool {
+    /// From when on a change would show in the time stamp.
+    fn settled(&self) -> i128 {
         let (seconds, nanos) = self.changed;
         let settled = if nanos == 0 { SETTLED_COARSE_NANOS } else { SETTLED_NANOS };
-        i128::from(seconds) * 1_000_000_000 + i128::from(nanos) + settled < now
+        i128::from(seconds) * 1_000_000_000 + i128::from(nanos) + settled
     }
+}
+
+fn nanos(time: SystemTime) -> i128 {
+    let nanos = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    i128::try_from(nanos).unwrap_or(i128::MAX)
 }
 
 impl Identity {
@@ -73,6 +78,12 @@ impl Identity {
         self.files.iter().map(|(_, id)| id.bytes).sum()
     }
 
+    /// How long until every further change to a file shows.
+    pub(super) fn settles_in(&self, now: SystemTime) -> Duration {
+        let latest = self.files.iter().map(|(_, id)| id.settled()).max().unwrap_or(0);
+        Duration::from_nanos(u64::try_from(latest + 1 - nanos(now)).unwrap_or(0))
+    }
+
     /// The digest of the package, where all its files are known.
     pub(super) fn known(&self, digests: &Digests) -> Option<String> {
         let mut parts = Vec::with_capacity(self.files.len());
@@ -89,8 +100,7 @@ impl Identity {
         digests: &mut Digests,
         now: SystemTime,
     ) -> Result<String, SnapshotError> {
-        let now = now.duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
-        let now = i128::try_from(now).unwrap_or(i128::MAX);
+        let now = nanos(now);
         let mut known = BTreeMap::new();
         let mut parts = Vec::with_capacity(self.files.len());
         for (path, id) in &self.files {
@@ -99,7 +109,7 @@ impl Identity {
                 Some((_, digest)) => digest.clone(),
                 None => hash(&self.directory.join(path))?,
             };
-            if id.is_settled(now) {
+            if id.settled() < now {
                 known.insert(path.clone(), (*id, digest.clone()));
             }
             parts.push((path.as_str(), id.bytes, digest));

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::error::at;
 use super::identity::Digests;
@@ -25,6 +25,8 @@ const LOCKS: &str = "locks";
 const STAGING: &str = "staging";
 /// Names the staging folder that a lock file belongs to.
 const LOCK_SUFFIX: &str = ".lock";
+/// Longest wait for the time stamps of files that just changed.
+const MAX_SETTLING: Duration = Duration::from_millis(100);
 /// Bytes of the digests of one package's files.
 const MAX_DIGESTS: u64 = 16 << 20;
 
@@ -102,6 +104,8 @@ impl Store {
 
     /// The digest of a package. Reads the files that are new or changed.
     pub fn identify(&self, identity: &Identity) -> Result<String, SnapshotError> {
+        // A package that was copied here a moment ago is worth a moment, so that it is known next time.
+        std::thread::sleep(identity.settles_in(SystemTime::now()).min(MAX_SETTLING));
         self.identify_at(identity, SystemTime::now())
     }
 
