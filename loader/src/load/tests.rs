@@ -13,6 +13,8 @@ use crate::progress::silent;
 use crate::resolve::decide;
 use crate::testing::{config_json, tensors, write, write_metadata, write_package, write_shards};
 
+mod others;
+
 fn package() -> TempDir {
     let dir = TempDir::new().expect("a directory");
     write_package(dir.path());

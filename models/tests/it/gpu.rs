@@ -10,7 +10,7 @@ use pinion_models::{CausalLm, ModelConfig, Weights, build};
 use crate::harness::{Runner, Sequence, argmax, distinct, relative_error};
 
 /// As [`pinion_models::testing::tiny_llama`], but wide enough for every weight type.
-const CONFIGS: [&str; 3] = [
+const CONFIGS: [&str; 5] = [
     r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 197, "hidden_size": 64,
     "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 512, "rms_norm_eps": 1e-5}"#,
@@ -21,6 +21,12 @@ const CONFIGS: [&str; 3] = [
     r#"{"architectures": ["Qwen2ForCausalLM"], "vocab_size": 197, "hidden_size": 64,
     "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 4, "max_position_embeddings": 512, "rms_norm_eps": 1e-5}"#,
+    r#"{"architectures": ["Phi3ForCausalLM"], "vocab_size": 197, "hidden_size": 64,
+    "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "sliding_window": 11,
+    "num_key_value_heads": 2, "max_position_embeddings": 512, "partial_rotary_factor": 0.5}"#,
+    r#"{"architectures": ["SmolLM3ForCausalLM"], "vocab_size": 197, "hidden_size": 64,
+    "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "no_rope_layers": [1, 0],
+    "num_key_value_heads": 2, "max_position_embeddings": 512, "tie_word_embeddings": false}"#,
 ];
 
 fn model(config: &str, kind: WeightType, device: &Device) -> Box<dyn CausalLm> {
@@ -91,6 +97,21 @@ fn logits_on_a_gpu_are_the_same_bits_alone_chunked_and_in_a_batch() {
             sequences.iter_mut().zip(&texts).map(|(seq, text)| (seq, text.as_slice())).collect();
         assert!(bits(&runner.step(&mut work)) == bits(&whole.concat()), "{kind} in a batch");
     }
+}
+
+#[test]
+fn what_has_no_kernels_for_a_gpu_is_refused_by_name() {
+    if !has_compiler() {
+        return;
+    }
+    let gpu = Device::Gpu(Gpu::emulated().unwrap());
+    let config = ModelConfig::parse(&CONFIGS[0].replace("LlamaFor", "GraniteFor")).unwrap();
+    let source = Arc::new(random_source(&config, 3).unwrap());
+    let error = build(&config, &Weights::new(source, None).on(&gpu)).err().unwrap().to_string();
+    assert!(
+        error.starts_with("GraniteForCausalLM is not served on a gpu, these are: Llama"),
+        "{error}"
+    );
 }
 
 fn bits(logits: &[Vec<f32>]) -> Vec<Vec<u32>> {

@@ -13,4 +13,6 @@ mod harness;
 #[cfg(test)]
 mod invariance;
 #[cfg(test)]
+mod page;
+#[cfg(test)]
 mod weights;
