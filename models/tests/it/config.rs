@@ -106,6 +106,50 @@ fn windows_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn options_that_change_the_result_and_are_not_served_are_named() {
+    let moe = json!({"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+        "kv_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6});
+    let cases = [
+        ("Gemma2ForCausalLM", json!({"hidden_activation": "relu"}), "hidden_activation `relu`"),
+        ("Gemma2ForCausalLM", json!({"sliding_window": null}), "layers slide but sliding_window"),
+        ("Gemma3ForCausalLM", json!({"use_bidirectional_attention": true}), "use_bidirectional"),
+        ("Gemma3ForCausalLM", json!({"attn_logit_softcapping": 50.0}), "attn_logit_softcapping"),
+        (
+            "Gemma3ForCausalLM",
+            json!({"rope_parameters": {"rope_type": "linear", "factor": 8.0}}),
+            "rope_parameters must be by layer type",
+        ),
+        ("GPT2LMHeadModel", json!({"add_cross_attention": true}), "add_cross_attention"),
+        ("GPT2LMHeadModel", json!({"activation_function": "relu"}), "activation_function `relu`"),
+        ("GPTNeoXForCausalLM", json!({"hidden_act": "silu"}), "hidden_act `silu`"),
+        ("GPTNeoXForCausalLM", json!({"hidden_act": "gelu", "head_dim": 4}), "head_dim"),
+        ("Phi3ForCausalLM", json!({"rope_scaling": {"type": "linear", "factor": 2}}), "longrope"),
+        ("GraniteForCausalLM", json!({"logits_scaling": 0}), "logits_scaling is out of range: 0"),
+        ("SmolLM3ForCausalLM", json!({"no_rope_layers": [1]}), "no_rope_layers has 1 entries"),
+        ("MixtralForCausalLM", json!({"num_experts_per_tok": 9}), "cannot choose 9 of 3 experts"),
+        ("MixtralForCausalLM", json!({"num_experts": 1 << 20}), "num_experts is out of range"),
+        ("Qwen3MoeForCausalLM", json!({"decoder_sparse_step": 0}), "decoder_sparse_step"),
+        ("GptOssForCausalLM", json!({}), "rope_scaling is missing"),
+        (
+            "GptOssForCausalLM",
+            json!({"rope_scaling": {"type": "default"}, "quantization_config": {"quant_method": "fp8"}}),
+            "quantized with `fp8`",
+        ),
+        ("DeepseekV2ForCausalLM", json!({"norm_topk_prob": true}), "norm_topk_prob"),
+        ("DeepseekV2ForCausalLM", json!({"topk_method": "noaux_tc"}), "topk_method `noaux_tc`"),
+        ("DeepseekV3ForCausalLM", json!({"scoring_func": "softmax"}), "scoring_func `softmax`"),
+        ("DeepseekV3ForCausalLM", json!({"attention_bias": true}), "attention_bias"),
+        ("DeepseekV3ForCausalLM", json!({"moe_layer_freq": 2}), "moe_layer_freq"),
+        ("DeepseekV3ForCausalLM", json!({"n_group": 2}), "groups of 3 experts"),
+        ("DeepseekV3ForCausalLM", json!({"qk_rope_head_dim": 3}), "must be even: 3"),
+    ];
+    for (architecture, changes, expected) in cases {
+        let error = error_of(&changed(&changed(&valid(architecture), &moe), &changes));
+        assert!(error.contains(expected), "{architecture} {changes}: {error}");
+    }
+}
+
+#[test]
 fn longrope_factors_must_fit_the_heads() {
     let rope = json!({"type": "longrope", "short_factor": [1, 2], "long_factor": [1, 2]});
     let config = changed(&valid("LlamaForCausalLM"), &json!({"rope_scaling": rope}));
