@@ -9,7 +9,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::ServeConfig;
 use crate::error::ApiError;
-use crate::stream::{StreamLimits, StreamStore};
+use crate::journal::Journal;
+pub use crate::journal::JournalError;
+use crate::stream::{self, StreamLimits, StreamStore};
 use crate::supervisor::{Package, PackageSpec};
 use crate::telemetry::HttpMetrics;
 
@@ -30,8 +32,16 @@ struct Inner {
 }
 
 impl App {
-    /// Starts the packages. Call it on a runtime.
-    pub fn start(config: ServeConfig, specs: Vec<PackageSpec>) -> Self {
+    /// Starts the packages, behind what an earlier node left in the journal, if there is one. Call
+    /// it on a runtime.
+    ///
+    /// # Errors
+    /// When the journal cannot be used, or another node uses it.
+    pub fn start(config: ServeConfig, specs: Vec<PackageSpec>) -> Result<Self, JournalError> {
+        let opened = config.journal.as_ref().map(Journal::open).transpose()?;
+        let (journal, restored) = opened.unzip();
+        let streams = StreamStore::new(stream_limits(&config), journal);
+        let unfinished = stream::restore(&streams, restored.unwrap_or_default());
         let tasks = TaskTracker::new();
         let packages = specs
             .into_iter()
@@ -41,14 +51,25 @@ impl App {
                 package
             })
             .collect();
-        Self::new(config, packages, tasks)
+        let app = Self::of(config, packages, tasks, streams);
+        stream::go_on(&app, unfinished);
+        Ok(app)
     }
 
     /// A node of packages that run already; their tasks are in `tasks`.
+    #[cfg(test)]
     pub(crate) fn new(config: ServeConfig, packages: Vec<Package>, tasks: TaskTracker) -> Self {
+        let streams = StreamStore::new(stream_limits(&config), None);
+        Self::of(config, packages, tasks, streams)
+    }
+
+    fn of(
+        config: ServeConfig,
+        packages: Vec<Package>,
+        tasks: TaskTracker,
+        streams: StreamStore,
+    ) -> Self {
         let (http_metrics, stopping) = (HttpMetrics::default(), CancellationToken::new());
-        let limits = StreamLimits { ttl: config.stream_ttl, bytes: config.stream_memory_bytes };
-        let streams = StreamStore::new(limits);
         let app =
             Self(Arc::new(Inner { config, packages, http_metrics, streams, tasks, stopping }));
         app.spawn(sweep(app.clone()));
@@ -112,7 +133,19 @@ impl App {
         self.packages().iter().for_each(Package::drain);
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        self.close_journal();
     }
+
+    /// Writes what is on its way to the disk. What comes after it is not known to the next node.
+    pub(crate) fn close_journal(&self) {
+        if let Some(journal) = self.0.streams.journal() {
+            journal.close();
+        }
+    }
+}
+
+fn stream_limits(config: &ServeConfig) -> StreamLimits {
+    StreamLimits { ttl: config.stream_ttl, bytes: config.stream_memory_bytes }
 }
 
 /// Forgets old streams as long as the node serves.

@@ -8,6 +8,7 @@ pub mod config;
 pub mod error;
 pub mod http;
 pub mod ipc;
+pub mod journal;
 pub mod outbound;
 pub mod routes;
 pub mod stream;

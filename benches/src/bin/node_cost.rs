@@ -40,6 +40,9 @@ struct Args {
     /// Times that everything is run.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Write the streams to a journal in this directory.
+    #[arg(long)]
+    stream_dir: Option<PathBuf>,
     /// Only read streams from this address, and say how long it took.
     #[arg(long, hide = true)]
     read_from: Option<SocketAddr>,
@@ -99,7 +102,7 @@ impl CausalLm for Free {
 
 fn measure(args: &Args) -> Result<()> {
     let this = std::env::current_exe()?;
-    let (mut daemon, address, _log) = start(&args.pinion, &this, args.streams)?;
+    let (mut daemon, address, _log) = start(args, &this)?;
     let result = (0..args.rounds).try_for_each(|_| round(args, &this, &daemon, address));
     daemon.kill()?;
     daemon.wait()?;
@@ -107,14 +110,15 @@ fn measure(args: &Args) -> Result<()> {
 }
 
 /// The daemon, where it listens, and its messages.
-fn start(
-    pinion: &Path,
-    worker: &Path,
-    streams: usize,
-) -> Result<(Child, SocketAddr, BufReader<ChildStderr>)> {
-    let streams = streams.to_string();
-    let mut daemon = Command::new(pinion)
-        .args(["serve", "--listen", "127.0.0.1:0", "--prefix-cache", "false"])
+fn start(args: &Args, worker: &Path) -> Result<(Child, SocketAddr, BufReader<ChildStderr>)> {
+    let (pinion, streams) = (&args.pinion, args.streams.to_string());
+    let mut daemon = Command::new(pinion);
+    match &args.stream_dir {
+        Some(directory) => daemon.args(["serve", "--stream-dir"]).arg(directory),
+        None => daemon.args(["serve", "--stream-journal", "false"]),
+    };
+    let mut daemon = daemon
+        .args(["--listen", "127.0.0.1:0", "--prefix-cache", "false"])
         .args(["--max-num-seqs", &streams, "--max-queue", &streams])
         .env("PINION_WORKER", worker)
         .stderr(Stdio::piped())

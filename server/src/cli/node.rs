@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use super::client::Client;
+use super::serve::unusable;
 use super::{CliError, packages, terminal};
 use crate::app::App;
 use crate::config::Flags;
@@ -31,9 +32,13 @@ impl Node {
         listener: TcpListener,
     ) -> Result<Self, CliError> {
         let address = listener.local_addr().map_err(|e| CliError::failed(e.to_string()))?;
-        let mut config = super::serve::typed(&super::serve::resolve(flags, None)?)?;
+        let resolved = super::serve::resolve(flags, None)?;
+        let mut config = super::serve::typed(&resolved)?;
         config.serve.listen = address;
-        let app = App::start(config.serve, vec![packages::specify(name, &config.worker)?]);
+        // What ends with its command need not survive it, unless somebody says so.
+        config.serve.journal = config.serve.journal.filter(|_| resolved.is_given("stream-dir"));
+        let specs = vec![packages::specify(name, &config.worker)?];
+        let app = App::start(config.serve, specs).map_err(unusable)?;
         app.spawn(http::serve(app.clone(), listener));
         let [package] = app.packages() else {
             return Err(CliError::failed("the node has not one package"));

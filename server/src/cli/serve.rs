@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{CliError, packages, terminal};
-use crate::app::App;
+use crate::app::{App, JournalError};
 use crate::config::{self, Config, Flags, Resolved};
 use crate::http;
 use crate::supervisor::{Package, PackageState, SnapshotState, StateKind};
@@ -91,7 +91,7 @@ async fn serve(args: &Args, config: Config) -> Result<ExitCode, CliError> {
     }
     let listener = bind(config.serve.listen).await?;
     let address = listener.local_addr().map_err(|e| CliError::failed(e.to_string()))?;
-    let app = App::start(config.serve, specs);
+    let app = App::start(config.serve, specs).map_err(unusable)?;
     terminal::note(format!("listening on http://{address}"));
     for package in app.packages() {
         app.spawn(announce(package.clone(), args.json));
@@ -107,7 +107,16 @@ async fn serve(args: &Args, config: Config) -> Result<ExitCode, CliError> {
         }
         again = stop_signal() => again?,
     }
+    // What has not ended goes on in the next node.
+    app.close_journal();
     Ok(ExitCode::SUCCESS)
+}
+
+/// A journal that cannot be used, and the way out.
+#[expect(clippy::needless_pass_by_value, reason = "shape of map_err")]
+pub(crate) fn unusable(error: JournalError) -> CliError {
+    let way_out = "name another directory with --stream-dir, or go without: --stream-journal false";
+    CliError::failed(error.to_string()).hint(way_out)
 }
 
 /// Waits for a signal, or for a request over HTTP, to stop the node.

@@ -18,6 +18,7 @@ use std::time::Duration;
 use pinion_engine::RouteClass;
 
 use crate::ipc::Verify;
+pub use crate::journal::JournalConfig;
 pub(crate) use resolve::MAX_SPECULATIVE_TOKENS;
 pub use resolve::{ConfigError, Origin, Resolved, resolve};
 pub use settings::{Flags, SETTINGS, Setting};
@@ -45,6 +46,8 @@ pub struct ServeConfig {
     pub stream_ttl: Duration,
     /// Bytes for the logs of streams.
     pub stream_memory_bytes: usize,
+    /// Where streams are written so that they survive the node; none writes nothing.
+    pub journal: Option<JournalConfig>,
     /// Bearer token of webhook deliveries.
     pub webhook_token: Option<String>,
     /// Whether webhooks may reach private addresses.

@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::settings::{Flags, SETTINGS};
-use super::{Config, ServeConfig, SnapshotConfig, SnapshotMode, WorkerConfig, value};
+use super::{
+    Config, JournalConfig, ServeConfig, SnapshotConfig, SnapshotMode, WorkerConfig, value,
+};
 use crate::ipc::Verify;
 
 /// Beyond it a guess is hardly ever right to its end.
@@ -147,6 +149,11 @@ impl Resolved {
         })
     }
 
+    /// Whether somebody said what a setting is.
+    pub fn is_given(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|(_, origin)| *origin != Origin::Default)
+    }
+
     /// The typed configuration, or every setting that does not read.
     pub fn typed(&self) -> Result<Config, Vec<ConfigError>> {
         let mut reader = Reader { resolved: self, errors: Vec::new() };
@@ -191,6 +198,8 @@ impl Reader<'_> {
             render_timeout: self.required("render-timeout", value::time)?,
         };
         let keys = self.optional("api-key", |text| Ok(text.to_owned())).unwrap_or_default();
+        let writes_streams = self.required("stream-journal", value::switch)?;
+        let stream_disk = self.required("stream-disk", value::bytes)?;
         let serve = ServeConfig {
             listen: self.required("listen", |text| {
                 text.parse()
@@ -207,6 +216,7 @@ impl Reader<'_> {
             linger: self.required("linger", value::time)?,
             stream_ttl: self.required("stream-ttl", value::time)?,
             stream_memory_bytes: self.required("stream-memory", value::bytes)? as usize,
+            journal: self.journal(stream_disk).filter(|_| writes_streams),
             webhook_token: self.optional("webhook-token", |text| Ok(text.to_owned())),
             allow_private_webhooks: self.required("allow-private-webhooks", value::switch)?,
         };
@@ -236,6 +246,12 @@ impl Reader<'_> {
             })?,
             write: true,
         })
+    }
+
+    fn journal(&mut self, bytes: u64) -> Option<JournalConfig> {
+        let directory = self.optional("stream-dir", |text| Ok(PathBuf::from(text)));
+        let directory = directory.or_else(|| Some(super::data_directory()?.join("streams")))?;
+        Some(JournalConfig { directory, bytes })
     }
 
     fn text(&mut self, name: &'static str) -> Option<String> {

@@ -7,6 +7,7 @@ use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -20,7 +21,7 @@ use crate::wire::openai::{OpenAiError, first_word};
 pub(super) struct Keys(Arc<[[u8; 32]]>);
 
 /// Whose request it is: a number for each key, zero where none is needed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Tenant(pub(crate) u64);
 
 impl Keys {

@@ -182,6 +182,8 @@ pub struct ModelInfo {
     pub top_p: Option<f32>,
     /// See `temperature`.
     pub top_k: Option<u32>,
+    /// The same for a package that gives the same tokens.
+    pub identity: String,
     /// What the loader noticed and served anyway.
     pub warnings: Vec<String>,
 }

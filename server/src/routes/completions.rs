@@ -92,20 +92,25 @@ async fn start(
 ) -> Result<Started, ApiError> {
     let submissions = request.take_submissions();
     let inference = Inference::new(meta, request, tenant, controls.on_disconnect);
-    match app.streams().begin(inference, controls.idempotency_key)? {
+    let key = controls.idempotency_key;
+    match app.streams().begin(inference, key.clone())? {
         Begun::Known(inference) => {
             let mut reader = inference.read();
             reader.admitted().await?;
-            Ok(Started { reader, resumable: true, replayed: true })
+            let resumable = app.streams().is_resumable(&inference);
+            Ok(Started { reader, resumable, replayed: true })
         }
-        Begun::New(inference, resumable) => {
+        Begun::New(inference, can_be_found) => {
             let mut reader = inference.read();
-            let mut admitted = inference.submit(package, submissions);
+            let journal = app.streams().journal().filter(|_| can_be_found);
+            let record = journal.map(|journal| (journal, key));
+            let mut admitted = inference.submit(package, submissions, record);
             if admitted.is_ok() {
                 admitted = reader.admitted().await;
             }
             // What was refused may be sent again under the same key.
             admitted.inspect_err(|_| app.streams().remove(&inference))?;
+            let resumable = can_be_found && app.streams().is_resumable(&inference);
             Ok(Started { reader, resumable, replayed: false })
         }
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{Access, Route};
 use crate::app::App;
+use crate::journal::Journal;
 use crate::supervisor::{Package, StateKind};
 
 pub(super) const ROUTES: &[Route] = &[
@@ -38,6 +39,16 @@ struct Live {
 struct Readiness {
     status: &'static str,
     packages: Vec<PackageReadiness>,
+    streams: Streams,
+}
+
+/// A node whose disk fails serves on: this is for people and alarms.
+#[derive(Serialize)]
+struct Streams {
+    /// `memory`, `durable` or `lost`.
+    durability: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -61,7 +72,15 @@ async fn readyz(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
         (false, true) => (StatusCode::OK, "ready"),
     };
     let packages = app.packages().iter().map(readiness).collect();
-    (code, Json(Readiness { status, packages }))
+    (code, Json(Readiness { status, packages, streams: streams(&app) }))
+}
+
+fn streams(app: &App) -> Streams {
+    match app.streams().journal().map(Journal::lost) {
+        None => Streams { durability: "memory", reason: None },
+        Some(None) => Streams { durability: "durable", reason: None },
+        Some(reason) => Streams { durability: "lost", reason },
+    }
 }
 
 fn readiness(package: &Package) -> PackageReadiness {

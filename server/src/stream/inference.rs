@@ -6,17 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use super::{CANCELLED, CLIENT_GONE, Cursor, StreamBuffer};
+use super::{CANCELLED, CLIENT_GONE, Cursor, IdempotencyKey, StreamBuffer};
 use crate::error::ApiError;
 use crate::http::Tenant;
 use crate::ipc::{Event, WorkerError};
+use crate::journal::{Begin, Journal, Restored};
 use crate::supervisor::{Generation, Package};
 use crate::wire::openai::{GenerateRequest, Meta, Submission};
 
 /// What becomes of an inference when its last reader leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum OnDisconnect {
     /// It goes on for so long, in case a reader comes back.
     Linger(Duration),
@@ -37,7 +39,7 @@ pub(crate) struct Inference {
     pub(crate) tenant: Tenant,
     /// Its log.
     pub(crate) buffer: Arc<StreamBuffer>,
-    on_disconnect: OnDisconnect,
+    pub(super) on_disconnect: OnDisconnect,
     readers: AtomicUsize,
     /// A mutex, because they are submitted after others may have found the inference.
     generations: Mutex<Vec<Generation>>,
@@ -64,20 +66,61 @@ impl Inference {
         Self { meta, request, tenant, buffer, on_disconnect, readers, generations }
     }
 
-    /// Submits a generation a choice; all of them or none.
+    /// One of an earlier node.
+    pub(super) fn restored(restored: &Restored) -> Self {
+        let Restored { begin, buffer } = restored;
+        let (readers, generations) = (AtomicUsize::new(0), Mutex::default());
+        let (meta, request, buffer) = (begin.meta.clone(), begin.request.clone(), buffer.clone());
+        let (tenant, on_disconnect) = (begin.tenant, begin.on_disconnect);
+        Self { meta, request, tenant, buffer, on_disconnect, readers, generations }
+    }
+
+    /// Submits a generation a choice; all of them or none. Where there is a journal, what is
+    /// submitted is written there.
     pub(crate) fn submit(
         &self,
         package: &Package,
         submissions: Vec<Submission>,
+        record: Option<(&Journal, Option<IdempotencyKey>)>,
     ) -> Result<(), ApiError> {
-        let submission = |one: Submission| (one.prompt, one.params, one.further_seeds);
-        let submissions = submissions.into_iter().map(submission).collect();
-        let submitted = package.generate_all(&self.buffer, submissions);
+        let submitted = package.admit(self.request.choices).and_then(|places| {
+            if let Some((journal, key)) = record {
+                journal.begin(&self.buffer, &self.recipe(package, &submissions, key));
+            }
+            let submission = |one: Submission| (one.prompt, one.params, one.further_seeds);
+            let submissions = submissions.into_iter().map(submission).collect();
+            package.generate_all(&self.buffer, places, submissions, self.meta.created)
+        });
         if let Err(error) = &submitted {
             self.buffer.fail(&WorkerError::internal(&*error.code, &*error.message));
         }
         *self.generations.lock() = submitted?;
         Ok(())
+    }
+
+    fn recipe(
+        &self,
+        package: &Package,
+        submissions: &[Submission],
+        key: Option<IdempotencyKey>,
+    ) -> Begin {
+        Begin {
+            meta: self.meta.clone(),
+            request: self.request.clone(),
+            prompts: submissions.iter().map(|one| one.prompt.clone()).collect(),
+            tenant: self.tenant,
+            key,
+            on_disconnect: self.on_disconnect,
+            identity: package.info().map(|info| info.identity.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Takes the generations that go on with it. They are cancelled if it has ended meanwhile.
+    pub(super) fn adopt(&self, generations: Vec<Generation>) {
+        *self.generations.lock() = generations;
+        if self.buffer.is_finished() {
+            self.generations.lock().iter().for_each(Generation::cancel);
+        }
     }
 
     /// Reads from the first event on.
@@ -102,17 +145,21 @@ impl Inference {
         if !was_last || self.buffer.is_finished() {
             return;
         }
-        match (self.on_disconnect, Handle::try_current()) {
-            (OnDisconnect::Complete, _) => {}
-            (OnDisconnect::Linger(time), Ok(runtime)) => {
-                let inference = Arc::clone(self);
-                runtime.spawn(async move {
-                    tokio::time::sleep(time).await;
-                    inference.end_unless_read();
-                });
-            }
-            (OnDisconnect::Cancel | OnDisconnect::Linger(_), _) => self.end_unless_read(),
+        match self.on_disconnect {
+            OnDisconnect::Complete => {}
+            OnDisconnect::Linger(time) => self.linger(time),
+            OnDisconnect::Cancel => self.end_unless_read(),
         }
+    }
+
+    /// Ends it after a while if nobody reads it then.
+    pub(super) fn linger(self: &Arc<Self>, time: Duration) {
+        let Ok(runtime) = Handle::try_current() else { return self.end_unless_read() };
+        let inference = Arc::clone(self);
+        runtime.spawn(async move {
+            tokio::time::sleep(time).await;
+            inference.end_unless_read();
+        });
     }
 
     fn end_unless_read(&self) {

@@ -2,12 +2,16 @@
 
 mod buffer;
 mod inference;
+mod progress;
+mod restore;
 mod store;
 #[cfg(test)]
 mod tests;
 
 pub use buffer::{Cursor, Outcome, StreamBuffer};
 pub(crate) use inference::{Inference, OnDisconnect, Reader};
+pub(crate) use progress::Progress;
+pub(crate) use restore::{go_on, restore};
 pub(crate) use store::{Begun, IdempotencyKey, StreamLimits, StreamStore, StreamUsage};
 
 /// Code of the error that ends a stream whose readers are gone.

@@ -6,14 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{Inference, Outcome};
 use crate::error::ApiError;
 use crate::http::Tenant;
+use crate::journal::{Journal, JournalUsage, Restored};
 
 /// What an inference takes besides its log, about.
 const OVERHEAD_BYTES: usize = 1024;
+/// Bytes of logs that are evicted in one sweep where the disk is full.
+const EVICTED_AT_ONCE: usize = 1 << 20;
 /// Ids of evicted streams that are remembered, to tell "evicted" from "never there".
 const MAX_EVICTED: usize = 4096;
 
@@ -27,7 +31,7 @@ pub(crate) struct StreamLimits {
 }
 
 /// A caller's name for a request: the same key and body mean the same inference.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IdempotencyKey {
     /// The name.
     pub(crate) key: String,
@@ -57,12 +61,22 @@ pub(crate) struct StreamUsage {
     pub(crate) num_evicted: u64,
     /// Requests that found their inference by their key, ever.
     pub(crate) num_replayed: u64,
+    /// Inferences of an earlier node that were found again.
+    pub(crate) num_restored: u64,
+    /// Bytes that their logs may take.
+    pub(crate) limit_bytes: usize,
+    /// Time that an ended inference is kept.
+    pub(crate) ttl: Duration,
+    /// What is on the disk, if anything is written there.
+    pub(crate) journal: Option<JournalUsage>,
 }
 
 /// All inferences that can be found.
 #[derive(Debug)]
 pub(crate) struct StreamStore {
     limits: StreamLimits,
+    /// Where they are written, if they are.
+    journal: Option<Journal>,
     /// A mutex, because every request comes by; held for map operations.
     kept: Mutex<Kept>,
 }
@@ -78,12 +92,33 @@ struct Kept {
     bytes: usize,
     num_evicted: u64,
     num_replayed: u64,
+    num_restored: u64,
 }
 
 impl StreamStore {
     /// An empty store.
-    pub(crate) fn new(limits: StreamLimits) -> Self {
-        Self { limits, kept: Mutex::default() }
+    pub(crate) fn new(limits: StreamLimits, journal: Option<Journal>) -> Self {
+        Self { limits, journal, kept: Mutex::default() }
+    }
+
+    /// Where inferences are written, if they are.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
+    }
+
+    /// Takes in an inference of an earlier node.
+    pub(super) fn restore(&self, restored: &Restored) -> Arc<Inference> {
+        let key = restored.begin.key.clone();
+        let inference = Arc::new(Inference::restored(restored));
+        let mut kept = self.kept.lock();
+        if let Some(IdempotencyKey { key, fingerprint }) = key {
+            let named = (Arc::clone(&inference), fingerprint);
+            kept.by_key.insert((inference.tenant, key.clone()), named);
+            kept.keys.insert(inference.meta.id.clone(), key);
+        }
+        kept.by_id.insert(inference.meta.id.clone(), Arc::clone(&inference));
+        kept.num_restored += 1;
+        inference
     }
 
     /// How much is kept, and for how long.
@@ -142,6 +177,12 @@ impl StreamStore {
         Err(ApiError::invalid("stream_not_found", format!("there is no such stream: {id}")))
     }
 
+    /// Whether an inference that can be found will be found after the node has died, too; where
+    /// there is no journal, nobody expects that.
+    pub(crate) fn is_resumable(&self, inference: &Inference) -> bool {
+        self.journal.is_none() || inference.buffer.is_durable()
+    }
+
     /// Forgets an inference.
     pub(crate) fn remove(&self, inference: &Arc<Inference>) {
         self.kept.lock().remove(inference);
@@ -149,6 +190,11 @@ impl StreamStore {
 
     /// Forgets what has been kept for long enough, and what there is no room for.
     pub(crate) fn sweep(&self, now: Instant) {
+        let mut room_wanted = 0;
+        if let Some(journal) = &self.journal {
+            journal.judge(now.into_std());
+            room_wanted = if journal.is_full() { EVICTED_AT_ONCE } else { 0 };
+        }
         let mut kept = self.kept.lock();
         let mut ended: Vec<(Instant, Arc<Inference>)> = kept
             .by_id
@@ -159,10 +205,11 @@ impl StreamStore {
         kept.bytes = kept.by_id.values().map(|one| size(one)).sum();
         for (at, inference) in ended {
             let expired = self.limits.ttl <= now.saturating_duration_since(at);
-            let crowded = self.limits.bytes < kept.bytes;
+            let crowded = self.limits.bytes < kept.bytes || 0 < room_wanted;
             if !expired && !crowded {
                 break;
             }
+            room_wanted = room_wanted.saturating_sub(size(&inference));
             kept.bytes -= size(&inference);
             kept.remove(&inference);
             if !expired {
@@ -186,12 +233,17 @@ impl StreamStore {
             bytes: kept.by_id.values().map(|one| one.buffer.size()).sum(),
             num_evicted: kept.num_evicted,
             num_replayed: kept.num_replayed,
+            num_restored: kept.num_restored,
+            limit_bytes: self.limits.bytes,
+            ttl: self.limits.ttl,
+            journal: self.journal.as_ref().map(Journal::usage),
         }
     }
 }
 
 impl Kept {
     fn remove(&mut self, inference: &Arc<Inference>) {
+        inference.buffer.forget();
         self.by_id.remove(&inference.meta.id);
         if let Some(key) = self.keys.remove(&inference.meta.id) {
             self.by_key.remove(&(inference.tenant, key));

@@ -103,7 +103,7 @@ mod store {
     const TTL: Duration = Duration::from_mins(1);
 
     fn store(bytes: usize) -> StreamStore {
-        StreamStore::new(StreamLimits { ttl: TTL, bytes })
+        StreamStore::new(StreamLimits { ttl: TTL, bytes }, None)
     }
 
     fn inference(id: &str) -> Inference {

@@ -11,6 +11,7 @@ pub(crate) mod testing;
 mod tracked;
 
 pub use generation::{Events, Generation};
+pub(crate) use package::Resumption;
 pub use package::{Package, PackageSpec};
 pub use snapshots::{SnapshotPolicy, SnapshotState};
 pub use state::{PackageState, StateKind};

@@ -14,10 +14,10 @@ use super::state::PackageState;
 use super::tracked::Sink;
 use crate::error::ApiError;
 use crate::ipc::{
-    GenerationParams, LoadRequest, ModelInfo, Prompt, RequestKey, Stats, Submit, TokenizeInput,
-    Tokenized,
+    GenerationParams, LoadRequest, ModelInfo, Prompt, RequestKey, Resume, Stats, Submit,
+    TokenizeInput, Tokenized,
 };
-use crate::stream::StreamBuffer;
+use crate::stream::{Progress, StreamBuffer};
 use crate::telemetry::PackageMetrics;
 
 /// What a package is and how its worker is run.
@@ -84,9 +84,24 @@ pub(super) struct Published {
     pub(super) metrics: Arc<PackageMetrics>,
 }
 
+/// A generation that an earlier node began.
+#[derive(Debug)]
+pub(crate) struct Resumption {
+    /// Which choice of its log.
+    pub(crate) choice: usize,
+    /// What is continued.
+    pub(crate) prompt: Prompt,
+    /// How, with the seed of the choice.
+    pub(crate) params: GenerationParams,
+    /// How far it is.
+    pub(crate) progress: Progress,
+    /// The tokens that were delivered.
+    pub(crate) token_ids: Vec<u32>,
+}
+
 /// One place in the count of generations in flight.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<AtomicUsize>);
+pub(crate) struct InFlight(Arc<AtomicUsize>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -194,49 +209,73 @@ impl Package {
         prompt: Prompt,
         params: GenerationParams,
     ) -> Result<Generation, ApiError> {
-        let buffer = StreamBuffer::new(1);
-        let mut generations = self.generate_all(&buffer, vec![(prompt, params, Vec::new())])?;
+        let (buffer, places) = (StreamBuffer::new(1), self.admit(1)?);
+        let (submission, now) = ((prompt, params, Vec::new()), jiff::Timestamp::now().as_second());
+        let mut generations = self.generate_all(&buffer, places, vec![submission], now)?;
         Ok(generations.remove(0))
     }
 
-    /// Submits a generation for each choice of a log: all of them, or none and why not. Those that
-    /// continue one prompt share its work; the first one's seed is in the parameters, those of the
-    /// others beside them.
-    pub(crate) fn generate_all(
-        &self,
-        buffer: &Arc<StreamBuffer>,
-        submissions: Vec<(Prompt, GenerationParams, Vec<u64>)>,
-    ) -> Result<Vec<Generation>, ApiError> {
+    /// Takes places for so many generations, or says at once why not.
+    pub(crate) fn admit(&self, count: usize) -> Result<Vec<InFlight>, ApiError> {
         if let Some(refusal) = self.0.state.borrow().refusal(self.name()) {
             return Err(refusal);
         }
-        let count = submissions.iter().map(|(_, _, seeds)| 1 + seeds.len()).sum();
-        let places: Vec<InFlight> = (0..count).map(|_| self.admit()).collect::<Result<_, _>>()?;
-        let sink = |(choice, in_flight)| {
-            let buffer = Arc::clone(buffer);
-            Sink { buffer, choice, in_flight: Some(in_flight) }
-        };
+        (0..count).map(|_| self.place()).collect()
+    }
+
+    /// Submits a generation for each choice of a log, which has a place for each. Those that
+    /// continue one prompt share its work; the first one's seed is in the parameters, those of the
+    /// others beside them. The time is that which templates are told.
+    pub(crate) fn generate_all(
+        &self,
+        buffer: &Arc<StreamBuffer>,
+        places: Vec<InFlight>,
+        submissions: Vec<(Prompt, GenerationParams, Vec<u64>)>,
+        unix_seconds: i64,
+    ) -> Result<Vec<Generation>, ApiError> {
+        let mut generations = Vec::with_capacity(places.len());
+        let sink = |(choice, place)| Sink::new(Arc::clone(buffer), choice, place);
         let mut sinks = places.into_iter().enumerate().map(sink);
-        let mut generations = Vec::with_capacity(count);
         for (prompt, params, seeds) in submissions {
-            let sinks = sinks.by_ref().take(1 + seeds.len()).collect();
-            generations.extend(self.submit(prompt, params, &seeds, sinks)?);
+            let sinks: Vec<Sink> = sinks.by_ref().take(1 + seeds.len()).collect();
+            let (key, resume) = (self.keys(sinks.len()), None);
+            let choices = (key + 1..).zip(seeds).collect();
+            let submit = Submit { key, prompt, params, unix_seconds, resume, choices };
+            generations.extend(self.submit(submit, sinks)?);
         }
         Ok(generations)
     }
 
-    fn submit(
+    /// Goes on with generations of a log that an earlier node began, whatever runs already.
+    pub(crate) fn resume_all(
         &self,
-        prompt: Prompt,
-        params: GenerationParams,
-        seeds: &[u64],
-        sinks: Vec<Sink>,
+        buffer: &Arc<StreamBuffer>,
+        resumptions: Vec<Resumption>,
+        unix_seconds: i64,
     ) -> Result<Vec<Generation>, ApiError> {
-        let inner = &*self.0;
-        let key = inner.next_key.fetch_add(sinks.len() as u64, Ordering::Relaxed);
-        let choices = (key + 1..).zip(seeds.iter().copied()).collect();
-        let (unix_seconds, resume) = (jiff::Timestamp::now().as_second(), None);
-        let submit = Box::new(Submit { key, prompt, params, unix_seconds, resume, choices });
+        let mut generations = Vec::with_capacity(resumptions.len());
+        for one in resumptions {
+            let Resumption { choice, prompt, params, progress, token_ids } = one;
+            self.0.in_flight.fetch_add(1, Ordering::Relaxed);
+            let place = InFlight(Arc::clone(&self.0.in_flight));
+            let mut sink = Sink::new(Arc::clone(buffer), choice, place);
+            sink.progress = progress;
+            let cached_tokens = progress.usage.cached_tokens;
+            let resume = progress.has_text.then_some(Resume { token_ids, cached_tokens });
+            let (key, choices) = (self.keys(1), Vec::new());
+            let submit = Submit { key, prompt, params, unix_seconds, resume, choices };
+            generations.extend(self.submit(submit, vec![sink])?);
+            self.0.metrics.resumed();
+        }
+        Ok(generations)
+    }
+
+    fn keys(&self, count: usize) -> RequestKey {
+        self.0.next_key.fetch_add(count as u64, Ordering::Relaxed)
+    }
+
+    fn submit(&self, submit: Submit, sinks: Vec<Sink>) -> Result<Vec<Generation>, ApiError> {
+        let (inner, submit) = (&*self.0, Box::new(submit));
         let generation = |(key, sink): (RequestKey, &Sink)| {
             let (choice, buffer) = (sink.choice, Arc::clone(&sink.buffer));
             Generation { key, choice, buffer, commands: inner.commands.clone() }
@@ -253,7 +292,7 @@ impl Package {
         if let Some(refusal) = self.state().refusal(self.name()) {
             return Err(refusal);
         }
-        let _in_flight = self.admit()?;
+        let _in_flight = self.place()?;
         let (answer, wait) = oneshot::channel();
         self.0
             .commands
@@ -268,7 +307,7 @@ impl Package {
         let _ = self.0.commands.send(Command::Drain);
     }
 
-    fn admit(&self) -> Result<InFlight, ApiError> {
+    fn place(&self) -> Result<InFlight, ApiError> {
         let inner = &*self.0;
         let place = InFlight(Arc::clone(&inner.in_flight));
         if inner.spec.max_in_flight <= inner.in_flight.fetch_add(1, Ordering::Relaxed) {

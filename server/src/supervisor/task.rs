@@ -239,6 +239,8 @@ impl Task {
             FromWorker::LoadFailed(error) => return Some(Ended::Unloadable(error)),
             FromWorker::Step { events, stats } => {
                 self.published.stats.send_replace(stats);
+                let mut generations = events.iter().map(|(key, _)| self.generations.get(key));
+                let _one_write = generations.find_map(|one| one.and_then(Tracked::hold));
                 for (key, event) in events {
                     self.deliver(key, &event);
                 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::package::InFlight;
-use crate::ipc::{Event, FinishReason, Submit, Usage, WorkerError};
-use crate::stream::StreamBuffer;
+use crate::ipc::{Event, FinishReason, Submit, WorkerError};
+use crate::journal::Hold;
+use crate::stream::{Progress, StreamBuffer};
 use crate::telemetry::{PackageMetrics, Timing};
 
 /// Workers that a generation may lose. One that ends its worker twice may be the reason.
@@ -18,7 +19,9 @@ pub(super) struct Sink {
     pub(super) buffer: Arc<StreamBuffer>,
     pub(super) choice: usize,
     /// Held for its `Drop`: the place in the package's admission count.
-    pub(super) in_flight: Option<InFlight>,
+    in_flight: Option<InFlight>,
+    /// How far it came before, on an earlier node.
+    pub(super) progress: Progress,
 }
 
 /// A generation that its worker has been given.
@@ -27,11 +30,16 @@ pub(super) struct Tracked {
     sink: Sink,
     timing: Timing,
     submit: Submit,
-    usage: Usage,
+    progress: Progress,
     num_deaths: u32,
 }
 
 impl Sink {
+    /// For a choice of a log, with its place.
+    pub(super) fn new(buffer: Arc<StreamBuffer>, choice: usize, place: InFlight) -> Self {
+        Self { buffer, choice, in_flight: Some(place), progress: Progress::default() }
+    }
+
     /// Passes an event on. Who hears of the end finds room.
     pub(super) fn append(&mut self, event: &Event) {
         if event.is_final() {
@@ -49,32 +57,30 @@ impl Sink {
 impl Tracked {
     /// Starts the clock.
     pub(super) fn new(submit: Submit, sink: Sink) -> Self {
-        let (timing, usage) = (Timing::new(Instant::now()), Usage::default());
-        Self { sink, timing, submit, usage, num_deaths: 0 }
+        let (timing, progress) = (Timing::new(Instant::now()), sink.progress);
+        Self { sink, timing, submit, progress, num_deaths: 0 }
+    }
+
+    /// Writes what is appended to any log, until the hold is dropped, at once.
+    pub(super) fn hold(&self) -> Option<Hold> {
+        self.sink.buffer.hold()
     }
 
     /// Measures an event, passes it on, and remembers what a successor needs to know.
     pub(super) fn append(&mut self, event: &Event, metrics: &PackageMetrics) {
         self.timing.observe(event, Instant::now(), metrics);
-        match event {
-            Event::Started { prompt_tokens, cached_tokens } => {
-                self.usage.prompt_tokens = *prompt_tokens;
-                self.usage.cached_tokens = *cached_tokens;
-            }
-            Event::Delta { token_ids, .. } => {
-                self.usage.completion_tokens += token_ids.len() as u32;
-                let resume = self.submit.resume.get_or_insert_default();
-                resume.token_ids.extend(token_ids);
-                resume.cached_tokens = self.usage.cached_tokens;
-            }
-            Event::Finished { .. } | Event::Failed(_) => {}
+        self.progress.observe(event);
+        if let Event::Delta { token_ids, .. } = event {
+            let resume = self.submit.resume.get_or_insert_default();
+            resume.token_ids.extend(token_ids);
+            resume.cached_tokens = self.progress.usage.cached_tokens;
         }
         self.sink.append(event);
     }
 
     /// The final event of a generation that is cancelled while it has no worker.
     pub(super) fn cancelled(&self) -> Event {
-        Event::Finished { reason: FinishReason::Cancelled, usage: self.usage }
+        Event::Finished { reason: FinishReason::Cancelled, usage: self.progress.usage }
     }
 
     /// Counts the death of its worker; whether it may go on with another one.
@@ -88,7 +94,7 @@ impl Tracked {
         let mut submit = self.submit.clone();
         // Its deadline is that of its first token.
         let deadline = submit.params.urgency.deadline_millis.take();
-        if self.usage.completion_tokens == 0 {
+        if self.progress.usage.completion_tokens == 0 {
             let waited = self.timing.age(Instant::now()).as_millis() as u64;
             submit.params.urgency.deadline_millis =
                 deadline.map(|millis| millis.saturating_sub(waited));

@@ -8,6 +8,7 @@ use std::fmt::Write;
 use pinion_engine::RouteClass;
 
 use super::{Histogram, HttpMetrics, Outcome, PackageMetrics};
+use crate::journal::JournalUsage;
 use crate::stream::StreamUsage;
 use crate::supervisor::{Package, StateKind};
 
@@ -95,6 +96,87 @@ pub const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Requests that joined the stream of an earlier one with their key.",
         read: Read::Streams(|streams| vec![(Vec::new(), streams.num_replayed as f64)]),
+    },
+    Metric {
+        name: "pinion_streams_restored_total",
+        aliases: &[],
+        kind: Kind::Counter,
+        help: "Streams of an earlier node that were found again.",
+        read: Read::Streams(|streams| vec![(Vec::new(), streams.num_restored as f64)]),
+    },
+    Metric {
+        name: "pinion_stream_limit_bytes",
+        aliases: &[],
+        kind: Kind::Gauge,
+        help: "Bytes that the logs of streams may take.",
+        read: Read::Streams(|streams| {
+            let limit = |place: &str, bytes| (vec![("place", place.to_owned())], bytes as f64);
+            let disk = streams.journal.map(|journal| limit("disk", journal.budget_bytes));
+            [limit("memory", streams.limit_bytes as u64)].into_iter().chain(disk).collect()
+        }),
+    },
+    Metric {
+        name: "pinion_stream_ttl",
+        aliases: &[],
+        kind: Kind::Gauge,
+        help: "Seconds that an ended stream is kept.",
+        read: Read::Streams(|streams| vec![(Vec::new(), streams.ttl.as_secs_f64())]),
+    },
+    Metric {
+        name: "pinion_journal_durable",
+        aliases: &[],
+        kind: Kind::Gauge,
+        help: "1 where streams survive the end of the node, 0 where the disk fails.",
+        read: Read::Streams(|streams| journal(streams, |one| u64::from(one.is_durable))),
+    },
+    Metric {
+        name: "pinion_journal_losses_total",
+        aliases: &[],
+        kind: Kind::Counter,
+        help: "Times that the disk failed and streams went on without it.",
+        read: Read::Streams(|streams| journal(streams, |one| one.losses)),
+    },
+    Metric {
+        name: "pinion_journal_damaged_segments",
+        aliases: &[],
+        kind: Kind::Gauge,
+        help: "Segments that were not what was written when the node started.",
+        read: Read::Streams(|streams| journal(streams, |one| one.damaged)),
+    },
+    Metric {
+        name: "pinion_journal_bytes",
+        aliases: &[],
+        kind: Kind::Gauge,
+        help: "Bytes of segments on the disk.",
+        read: Read::Streams(|streams| journal(streams, |one| one.disk_bytes)),
+    },
+    Metric {
+        name: "pinion_journal_segments",
+        aliases: &[],
+        kind: Kind::Gauge,
+        help: "Segments on the disk.",
+        read: Read::Streams(|streams| journal(streams, |one| one.segments)),
+    },
+    Metric {
+        name: "pinion_journal_written_bytes_total",
+        aliases: &[],
+        kind: Kind::Counter,
+        help: "Bytes written.",
+        read: Read::Streams(|streams| journal(streams, |one| one.bytes)),
+    },
+    Metric {
+        name: "pinion_journal_records_total",
+        aliases: &[],
+        kind: Kind::Counter,
+        help: "Records written, each with all that waited.",
+        read: Read::Streams(|streams| journal(streams, |one| one.records)),
+    },
+    Metric {
+        name: "pinion_journal_syncs_total",
+        aliases: &[],
+        kind: Kind::Counter,
+        help: "Waits until the disk had what was written.",
+        read: Read::Streams(|streams| journal(streams, |one| one.syncs)),
     },
     Metric {
         name: "pinion_package_state",
@@ -317,6 +399,11 @@ impl Metric {
             Read::Node(_) | Read::Http | Read::Streams(_) => {}
         }
     }
+}
+
+/// A number of the journal; none where there is no journal.
+fn journal(streams: &StreamUsage, read: fn(&JournalUsage) -> u64) -> Vec<Sample> {
+    streams.journal.iter().map(|journal| (Vec::new(), read(journal) as f64)).collect()
 }
 
 fn lines(out: &mut String, name: &str, samples: &[Sample]) {

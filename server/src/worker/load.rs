@@ -16,6 +16,7 @@ use pinion_models::ModelSpec;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::{Receiver, channel};
 
+use super::identity::identity;
 use super::prepare::Prompts;
 use super::snapshot::{self, Source};
 use super::{Loader, Outbox, package_error};
@@ -147,10 +148,13 @@ fn serve(
         .map_err(broken)?;
     let kv_dtype = kv_spec.dtype.as_str();
     let source = Source::check(package.origin, &handle, &mut outputs, &tokenizer, kv_dtype)?;
+    let (context, runs_on) = (spec.max_model_len.to_string(), device.describe());
+    let computed = [&*package.dtype, kv_dtype, &*context, &*runs_on];
+    let identity = identity(&request.source, &computed).map_err(broken)?;
     let info = ModelInfo {
         architecture: package.architecture,
         dtype: package.dtype,
-        device: device.describe(),
+        device: runs_on,
         num_parameters: spec.num_parameters,
         weight_bytes: spec.weight_bytes,
         max_model_len: spec.max_model_len as u32,
@@ -163,6 +167,7 @@ fn serve(
         temperature: defaults.temperature,
         top_p: defaults.top_p,
         top_k: defaults.top_k,
+        identity,
         warnings,
     };
     let max_model_len = spec.max_model_len;

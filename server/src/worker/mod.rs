@@ -3,6 +3,7 @@
 //! Threads: this one reads the socket and never waits for anything else, so that it always answers
 //! pings; one loads; two prepare prompts; one is the engine's; one turns its outputs into frames.
 
+mod identity;
 mod load;
 mod memory;
 mod output;

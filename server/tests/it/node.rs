@@ -56,6 +56,7 @@ impl Default for Setup {
             linger: Duration::from_secs(30),
             stream_ttl: Duration::from_mins(10),
             stream_memory_bytes: 1 << 20,
+            journal: None,
             webhook_token: None,
             allow_private_webhooks: false,
         };
@@ -79,7 +80,8 @@ impl Setup {
             step_timeout: Duration::from_secs(10),
             render_timeout: Duration::from_secs(10),
         };
-        let app = App::start(self.config, self.packages.iter().copied().map(spec).collect());
+        let specs = self.packages.iter().copied().map(spec).collect();
+        let app = App::start(self.config, specs).expect("the journal is free");
         Node { router: router(app.clone()), app, _dir: dir }
     }
 

@@ -49,7 +49,8 @@ async fn a_node_that_serves_says_so() {
     let node = Node::ready().await;
     for path in ["/readyz", "/health"] {
         let answer = node.get(path).await;
-        let expected = json!({"status": "ready", "packages": [{"name": "tiny", "state": "ready"}]});
+        let expected = json!({"status": "ready", "packages": [{"name": "tiny", "state": "ready"}],
+            "streams": {"durability": "memory"}});
         assert_eq!((answer.status.as_u16(), answer.json()), (200, expected));
     }
     assert_eq!(node.get("/livez").await.json(), json!({"status": "ok"}));

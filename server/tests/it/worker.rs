@@ -267,6 +267,7 @@ fn info() -> ModelInfo {
         temperature: None,
         top_p: None,
         top_k: None,
+        identity: "scripted".to_owned(),
         warnings: Vec::new(),
     }
 }

@@ -389,3 +389,17 @@ fn prompts_that_are_scored_share_the_rows_of_a_step() {
     B[56..200]*144 free 350
     ");
 }
+
+#[test]
+fn a_request_that_goes_on_may_find_more_than_its_prompt() {
+    let mut trace = Trace::new(limits(), 40);
+    let first = request(0, 16, 4);
+    let (prompt, generated) = first.prompt.split_at(4);
+    let again =
+        Request { prompt: prompt.to_vec(), generated: generated.to_vec(), ..request(1, 4, 13) };
+    trace.add(first).finish();
+    trace.add(again);
+    trace.scheduler.check();
+    trace.finish();
+    assert!(trace.text.contains("B[12..16]*"), "{}", trace.text);
+}

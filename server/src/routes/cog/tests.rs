@@ -83,6 +83,7 @@ fn config() -> ServeConfig {
         linger: Duration::from_secs(30),
         stream_ttl: Duration::from_mins(10),
         stream_memory_bytes: 1 << 20,
+        journal: None,
         webhook_token: Some("secret".to_owned()),
         allow_private_webhooks: true,
     }

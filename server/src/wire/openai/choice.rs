@@ -1,5 +1,7 @@
 //! What both forms of answer know about one choice while it is generated.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::ApiError;
 use crate::ipc::{FinishReason, TokenLogprob};
 use crate::tool_parser::{FORMATS, Piece, ToolCallParser};
@@ -7,7 +9,7 @@ use crate::tool_parser::{FORMATS, Piece, ToolCallParser};
 use super::Kind;
 
 /// What is constant in an answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Meta {
     /// Id of the completion.
     pub(crate) id: String,

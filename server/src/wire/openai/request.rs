@@ -1,5 +1,7 @@
 //! What both endpoints ask for, once it is known to be valid.
 
+use serde::{Deserialize, Serialize};
+
 use super::sampling::{self, draw_seed};
 use crate::error::ApiError;
 use crate::ipc::{GenerationParams, Prompt};
@@ -11,13 +13,14 @@ const MAX_CHOICES: usize = 1024;
 const MAX_N: u32 = 128;
 
 /// A request of either endpoint.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct GenerateRequest {
     /// The model by name; none where only one is served.
     pub(crate) model: Option<String>,
     /// Which endpoint.
     pub(crate) kind: Kind,
     /// What to continue; one for chat.
+    #[serde(skip)]
     prompts: Vec<Prompt>,
     /// Choices for each prompt.
     pub(crate) n: usize,
@@ -30,7 +33,7 @@ pub(crate) struct GenerateRequest {
 }
 
 /// Which endpoint's form the answer has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// `/v1/chat/completions`.
     Chat {
@@ -42,7 +45,7 @@ pub(crate) enum Kind {
 }
 
 /// What a stream carries besides text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StreamOptions {
     /// A last chunk with the usage.
     pub(crate) include_usage: bool,
@@ -108,6 +111,11 @@ impl GenerateRequest {
         if tenant != 0 {
             self.params.cache_salt = sampling::salt_of(&[&tenant.to_le_bytes(), &high, &low]);
         }
+    }
+
+    /// Puts the prompts back that `take_submissions` took.
+    pub(crate) fn restore_prompts(&mut self, prompts: Vec<Prompt>) {
+        self.prompts = prompts;
     }
 
     /// Takes the prompts out. Their choices, one after the other, are in the order of the indexes.

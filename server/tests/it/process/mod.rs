@@ -3,6 +3,7 @@
 
 mod bad_packages;
 mod command_line;
+mod crash;
 mod snapshots;
 mod starter;
 mod support;

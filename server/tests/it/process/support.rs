@@ -20,16 +20,19 @@ pub(crate) struct Node {
     pub(crate) url: String,
     lines: Receiver<String>,
     http: reqwest::Client,
+    /// Of its streams.
+    _directory: tempfile::TempDir,
 }
 
 impl Node {
     /// Starts it and waits until it listens.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = pinion(&["serve", "--listen", "127.0.0.1:0"])
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = pinion(&["serve", "--listen", "127.0.0.1:0"]);
+        if !arguments.contains(&"--stream-dir") {
+            command.arg("--stream-dir").arg(directory.path());
+        }
+        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -41,7 +44,8 @@ impl Node {
         });
         // The provider is set once for all tests of the process.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut node = Self { child, url: String::new(), lines, http: reqwest::Client::new() };
+        let (http, url) = (reqwest::Client::new(), String::new());
+        let mut node = Self { child, url, lines, http, _directory: directory };
         let line = node.line_with("listening on ");
         line.rsplit(' ').next().unwrap().clone_into(&mut node.url);
         node
