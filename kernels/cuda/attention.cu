@@ -4,64 +4,19 @@
 // head. Keys come in tiles of 32 and parts of 256, both counted from position 0. Each part is an online softmax of its
 // own; parts are merged in ascending order, by one block or by `merge_parts`. So a row is the same for decoding, for
 // prefill in chunks and at once, and whatever else is in the batch.
-#include "common.cuh"
+#include "attention.cuh"
 
-struct AttentionItem {
-  uint32_t first_block;  // where the block table of the sequence starts
-  uint32_t token;        // index of the first token in the step
-  uint32_t position;     // its position in the sequence
-  uint32_t num_tokens;
-};
-
-struct AttentionArgs {
-  const float* q;  // rows of tokens, `q_stride` apart, query heads first
-  const void* keys;  // [blocks][kv_heads][block_size][dim]
-  const void* values;
-  const uint32_t* block_tables;
-  const AttentionItem* items;
-  float* out;       // [tokens][heads][dim]
-  float* partial;   // [tokens][heads][parts][dim + 2]; null: one block does all parts
-  const float* sinks;  // a score without a value for each head; may be null
-  uint32_t q_stride, heads, kv_heads, dim, block_size, window, num_parts, head_tiles;
-  float scale, soft_cap;  // no cap: 0
-};
-
-constexpr uint32_t KEYS = 32, PART_KEYS = 256, ATTENTION_ROWS = 16, ROWS_PER_WARP = 4;
+constexpr uint32_t ATTENTION_ROWS = 16, ROWS_PER_WARP = 4;
 
 DEVICE float load_as_float(const float* from) { return *from; }
 DEVICE float load_as_float(const uint16_t* from) { return bf16_to_float(*from); }
 
-// Adds what a later part saw to what all before it saw.
 template <int LANES>
 DEVICE void merge(float& max, float& sum, float (&acc)[LANES], float part_max, float part_sum, const float (&part)[LANES]) {
-  if (part_max == negative_infinity()) return;
-  float greatest = part_max > max ? part_max : max;
-  float before = max == negative_infinity() ? 0.0f : exp_poly(max - greatest), now = exp_poly(part_max - greatest);
-  sum = __fmaf_rn(sum, before, part_sum * now);
+  float before, now;
+  if (!merge_sums(max, sum, part_max, part_sum, before, now)) return;
+#pragma unroll
   for (int i = 0; i < LANES; i++) acc[i] = __fmaf_rn(acc[i], before, part[i] * now);
-  max = greatest;
-}
-
-// What a row has seen before its first key: nothing, or its head's sink.
-DEVICE void begin(const float* sinks, uint32_t head, float& max, float& sum) {
-  max = sinks ? sinks[head] : negative_infinity();
-  sum = sinks ? 1.0f : 0.0f;
-}
-
-struct AttentionRow {
-  uint32_t token, head, position, oldest;
-  bool used;
-};
-
-DEVICE AttentionRow attention_row(const AttentionArgs& a, const AttentionItem& item, uint32_t row) {
-  uint32_t groups = a.heads / a.kv_heads, kv = blockIdx.y / a.head_tiles, tile = blockIdx.y % a.head_tiles;
-  uint32_t tile_heads = a.head_tiles == 1 ? groups : ATTENTION_ROWS;
-  uint32_t token = row / tile_heads, in_group = tile * tile_heads + row % tile_heads;
-  AttentionRow r;
-  r.used = token < item.num_tokens && in_group < groups;
-  r.token = item.token + token, r.head = r.used ? kv * groups + in_group : 0, r.position = item.position + token;
-  r.oldest = r.position + 1 > a.window ? r.position + 1 - a.window : 0;
-  return r;
 }
 
 // LANES values of a head a lane: element i of lane l is 32 i + l.
@@ -76,16 +31,19 @@ DEVICE void attention(const AttentionArgs& a) {
   const uint32_t* blocks = a.block_tables + item.first_block;
   uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, kv = blockIdx.y / a.head_tiles;
   for (uint32_t i = threadIdx.x; i < ATTENTION_ROWS * WIDTH; i += blockDim.x) {
-    AttentionRow r = attention_row(a, item, i / WIDTH);
+    AttentionRow r = attention_row(a, item, i / WIDTH, ATTENTION_ROWS);
     bool inside = r.used && i % WIDTH < a.dim;
     queries[i] = inside ? a.q[(size_t)r.token * a.q_stride + r.head * a.dim + i % WIDTH] * a.scale : 0.0f;
   }
   AttentionRow rows[ROWS_PER_WARP];
-  for (uint32_t r = 0; r < ROWS_PER_WARP; r++) rows[r] = attention_row(a, item, warp * ROWS_PER_WARP + r);
+#pragma unroll
+  for (uint32_t r = 0; r < ROWS_PER_WARP; r++) rows[r] = attention_row(a, item, warp * ROWS_PER_WARP + r, ATTENTION_ROWS);
   float max[ROWS_PER_WARP], sum[ROWS_PER_WARP], acc[ROWS_PER_WARP][LANES];
   float all_max[ROWS_PER_WARP], all_sum[ROWS_PER_WARP], all[ROWS_PER_WARP][LANES];
+#pragma unroll
   for (uint32_t r = 0; r < ROWS_PER_WARP; r++) {
     begin(a.sinks, rows[r].head, all_max[r], all_sum[r]);
+#pragma unroll
     for (int i = 0; i < LANES; i++) all[r][i] = 0.0f;
   }
   uint32_t end = item.position + item.num_tokens;
@@ -93,8 +51,10 @@ DEVICE void attention(const AttentionArgs& a) {
   uint32_t first_part = a.partial ? blockIdx.z : oldest / PART_KEYS;
   uint32_t last_part = a.partial ? blockIdx.z : (end - 1) / PART_KEYS;
   for (uint32_t part = first_part; part <= last_part; part++) {
+#pragma unroll
     for (uint32_t r = 0; r < ROWS_PER_WARP; r++) {
       max[r] = negative_infinity(), sum[r] = 0.0f;
+#pragma unroll
       for (int i = 0; i < LANES; i++) acc[r][i] = 0.0f;
     }
     for (uint32_t base = part * PART_KEYS; base < (part + 1) * PART_KEYS && base < end; base += KEYS) {
@@ -111,6 +71,7 @@ DEVICE void attention(const AttentionArgs& a) {
         keys[key * (WIDTH + 1) + d] = k, values[i] = v;
       }
       __syncthreads();
+#pragma unroll
       for (uint32_t r = 0; r < ROWS_PER_WARP; r++) {
         uint32_t position = base + lane;
         bool seen = rows[r].used && position >= rows[r].oldest && position <= rows[r].position;
@@ -125,29 +86,35 @@ DEVICE void attention(const AttentionArgs& a) {
         float factor = max[r] == negative_infinity() ? 0.0f : exp_poly(max[r] - now);
         sum[r] = __fmaf_rn(sum[r], factor, warp_sum(weight));
         max[r] = now;
+#pragma unroll
         for (int i = 0; i < LANES; i++) acc[r][i] *= factor;
         for (uint32_t key = 0; key < KEYS; key++) {
           float w = __shfl_sync(ALL_LANES, weight, (int)key);
+#pragma unroll
           for (int i = 0; i < LANES; i++) acc[r][i] = __fmaf_rn(w, values[key * WIDTH + 32 * i + lane], acc[r][i]);
         }
       }
     }
+#pragma unroll
     for (uint32_t r = 0; r < ROWS_PER_WARP; r++) {
       if (!a.partial) {
         merge(all_max[r], all_sum[r], all[r], max[r], sum[r], acc[r]);
       } else if (rows[r].used) {
         float* to = a.partial + (((size_t)rows[r].token * a.heads + rows[r].head) * a.num_parts + part) * (a.dim + 2);
         if (lane == 0) to[0] = max[r], to[1] = sum[r];
+#pragma unroll
         for (int i = 0; i < LANES; i++)
           if (32 * i + lane < a.dim) to[2 + 32 * i + lane] = acc[r][i];
       }
     }
   }
   if (a.partial) return;
+#pragma unroll
   for (uint32_t r = 0; r < ROWS_PER_WARP; r++) {
     if (!rows[r].used) continue;
     float* out = a.out + ((size_t)rows[r].token * a.heads + rows[r].head) * a.dim;
     float scale = 1.0f / all_sum[r];
+#pragma unroll
     for (int i = 0; i < LANES; i++)
       if (32 * i + lane < a.dim) out[32 * i + lane] = all[r][i] * scale;
   }
@@ -170,10 +137,12 @@ DEVICE void merge_parts(const MergeArgs& a) {
   for (uint32_t part = 0; part < a.num_parts; part++) {
     const float* from = a.partial + ((size_t)row * a.num_parts + part) * (a.dim + 2);
     float values[LANES];
+#pragma unroll
     for (int i = 0; i < LANES; i++) values[i] = 32 * i + lane < a.dim ? from[2 + 32 * i + lane] : 0.0f;
     merge(max, sum, acc, from[0], from[1], values);
   }
   float scale = 1.0f / sum;
+#pragma unroll
   for (int i = 0; i < LANES; i++)
     if (32 * i + lane < a.dim) a.out[(size_t)row * a.dim + 32 * i + lane] = acc[i] * scale;
 }

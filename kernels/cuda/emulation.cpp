@@ -184,6 +184,7 @@ extern "C" __attribute__((visibility("default"))) void pinion_emulate(const char
 }
 
 #include "attention.cu"
+#include "attention_mma.cu"
 #include "elementwise.cu"
 #include "embedding.cu"
 #include "kv_cache.cu"

@@ -137,17 +137,17 @@ DEVICE void sum_spans(const LinearQuantizedArgs& a, uint32_t first_token, uint32
         }
       }
     }
-    if constexpr (FAMILY == PLAIN) continue;
-    for (uint32_t tile = 0; tile < TILES; tile++)
-      for (uint32_t i = 0; i < 4; i++) {
-        uint32_t row = 2 * g + i / 2, place = first_token + tile * 8 + 2 * t + i % 2;
-        float scale = a.scales[(size_t)(place < last ? place : last) * a.num_scales + span];
-        const uint16_t* halves = (const uint16_t*)header;
-        sums[tile][i] = __fmaf_rn((float)dots[tile][i], half_bits_to_float(halves[row]) * scale, sums[tile][i]);
-        if (FAMILY == MINS)
-          sums[tile][i] =
-              __fmaf_rn((float)mins[tile][i], half_bits_to_float(halves[16 + row]) * -scale, sums[tile][i]);
-      }
+    if constexpr (FAMILY != PLAIN)
+      for (uint32_t tile = 0; tile < TILES; tile++)
+        for (uint32_t i = 0; i < 4; i++) {
+          uint32_t row = 2 * g + i / 2, place = first_token + tile * 8 + 2 * t + i % 2;
+          float scale = a.scales[(size_t)(place < last ? place : last) * a.num_scales + span];
+          const uint16_t* halves = (const uint16_t*)header;
+          sums[tile][i] = __fmaf_rn((float)dots[tile][i], half_bits_to_float(halves[row]) * scale, sums[tile][i]);
+          if (FAMILY == MINS)
+            sums[tile][i] =
+                __fmaf_rn((float)mins[tile][i], half_bits_to_float(halves[16 + row]) * -scale, sums[tile][i]);
+        }
   }
 }
 

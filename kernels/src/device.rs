@@ -25,6 +25,8 @@ impl Device {
     pub fn open(name: &str) -> Result<Option<Self>, DeviceError> {
         match name {
             "cpu" => Ok(Some(Self::Cpu)),
+            #[cfg(feature = "emulation")]
+            "emulated" => Ok(Some(Self::Gpu(Gpu::emulated()?))),
             "auto" => match Gpu::open(0) {
                 Err(DeviceError::Missing { .. }) => Ok(Some(Self::Cpu)),
                 gpu => gpu.map(|gpu| Some(Self::Gpu(gpu))),

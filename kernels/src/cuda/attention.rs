@@ -9,8 +9,7 @@ use super::{Buffer, Gpu, Launch};
 use crate::attention::{AttentionBackend, AttentionParams, AttnMetadata, PagedAttention};
 use crate::{Activations, KvCacheSpec, PagedKvCache};
 
-/// Query rows of a block, and keys of a part that is summed on its own.
-const ROWS: usize = 16;
+/// Keys of a part that is summed on its own.
 const PART_KEYS: usize = 256;
 /// Keys of a tile in shared memory.
 const KEYS: usize = 32;
@@ -117,7 +116,8 @@ impl AttentionBackend for DeviceAttention {
         if step.as_ref().is_none_or(|step| step.groups != groups) {
             meta.check(spec, qkv.rows())?;
             cache.check_slots(&meta.slot_mapping)?;
-            *step = Some(Step::upload(buffer.gpu(), meta, groups)?);
+            let rows = Kernels::of(spec).rows;
+            *step = Some(Step::upload(buffer.gpu(), meta, (groups, rows))?);
         }
         let Some(step) = &*step else { bail!("attention: a step was not planned") };
         kv.store(spec, layer, buffer, (qkv.rows(), num_heads), &step.slots)?;
@@ -139,8 +139,8 @@ fn num_heads(spec: &KvCacheSpec, width: usize) -> Result<usize> {
 }
 
 impl Step {
-    fn upload(gpu: &Gpu, meta: &AttnMetadata, groups: usize) -> Result<Self> {
-        let max_tokens = (ROWS / groups).max(1);
+    fn upload(gpu: &Gpu, meta: &AttnMetadata, (groups, rows): (usize, usize)) -> Result<Self> {
+        let max_tokens = (rows / groups).max(1);
         let (mut tables, mut items) = (Vec::new(), Vec::new());
         for seq in 0..meta.num_seqs() {
             let ((start, len), first) = (meta.queries(seq), meta.first_position(seq));
@@ -171,7 +171,8 @@ impl Step {
         params: AttentionParams<'_>,
     ) -> Result<Buffer> {
         let (gpu, dim, kv_heads) = (qkv.gpu(), spec.head_dim, spec.num_kv_heads);
-        let head_tiles = if self.groups <= ROWS { 1 } else { self.groups.div_ceil(ROWS) };
+        let kernels = Kernels::of(spec);
+        let head_tiles = self.groups.div_ceil(kernels.rows);
         let (num_parts, rows) = (self.max_context.div_ceil(PART_KEYS), tokens * num_heads);
         let num_blocks = self.num_items * kv_heads * head_tiles;
         let partial_len = rows * num_parts * (dim + 2) * 4;
@@ -202,12 +203,11 @@ impl Step {
             scale: params.scale,
             soft_cap: params.soft_cap.unwrap_or(0.0),
         };
-        let (attention, merge, width) = kernels(spec.dtype, dim);
         let blocks_z = if is_split { num_parts as u32 } else { 1 };
         let grid = [self.num_items as u32, (kv_heads * head_tiles) as u32, blocks_z];
-        let shared = 4 * (ROWS * width + KEYS * (width + 1) + KEYS * width) as u32;
+        let (kernel, shared) = (kernels.attention, kernels.shared as u32);
         // SAFETY: metadata and heads were checked; results and parts have room for all rows.
-        unsafe { gpu.launch(Launch { kernel: attention, grid, threads: 128, shared }, &args)? };
+        unsafe { gpu.launch(Launch { kernel, grid, threads: 128, shared }, &args)? };
         if let Some(partial) = &partial {
             let args = MergeArgs {
                 partial: partial.place(),
@@ -220,21 +220,49 @@ impl Step {
             };
             let grid = [rows.div_ceil(4) as u32, 1, 1];
             // SAFETY: every row has all its parts, written above.
-            unsafe { gpu.launch(Launch { kernel: merge, grid, threads: 128, shared: 0 }, &args)? };
+            unsafe {
+                gpu.launch(Launch { kernel: kernels.merge, grid, threads: 128, shared: 0 }, &args)?;
+            };
         }
         Ok(out)
     }
 }
 
-/// The kernels for a width of heads, and that width padded.
-fn kernels(dtype: DType, dim: usize) -> (&'static str, &'static str, usize) {
-    let is_f32 = dtype == DType::F32;
-    match dim {
-        0..=64 if is_f32 => ("attention_f32_64", "merge_parts_64", 64),
-        0..=64 => ("attention_bf16_64", "merge_parts_64", 64),
-        65..=128 if is_f32 => ("attention_f32_128", "merge_parts_128", 128),
-        65..=128 => ("attention_bf16_128", "merge_parts_128", 128),
-        _ if is_f32 => ("attention_f32_256", "merge_parts_256", 256),
-        _ => ("attention_bf16_256", "merge_parts_256", 256),
+/// The kernels for heads of one width and a type of cache. The same for every step of a cache.
+struct Kernels {
+    attention: &'static str,
+    merge: &'static str,
+    /// Rows of queries that a block takes.
+    rows: usize,
+    /// Bytes of shared memory.
+    shared: usize,
+}
+
+impl Kernels {
+    fn of(spec: &KvCacheSpec) -> Self {
+        let (dim, is_f32) = (spec.head_dim, spec.dtype == DType::F32);
+        let merge = ["merge_parts_64", "merge_parts_128", "merge_parts_256"];
+        let (index, width) = match dim {
+            0..=64 => (0, 64),
+            65..=128 => (1, 128),
+            _ => (2, 256),
+        };
+        let merge = merge[index];
+        // Tensor cores read keys and values by eight.
+        if !is_f32 && index < 2 && dim.is_multiple_of(8) {
+            let attention = ["attention_mma_64", "attention_mma_128"][index];
+            let words = 4 * width / 16 * 64 * 4 + KEYS * (width / 2 + 4) + width * (KEYS / 2 + 4);
+            return Self { attention, merge, rows: 64, shared: words * 4 };
+        }
+        let attention = match (index, is_f32) {
+            (0, true) => "attention_f32_64",
+            (0, false) => "attention_bf16_64",
+            (1, true) => "attention_f32_128",
+            (1, false) => "attention_bf16_128",
+            (_, true) => "attention_f32_256",
+            (_, false) => "attention_bf16_256",
+        };
+        let words = 16 * width + KEYS * (width + 1) + KEYS * width;
+        Self { attention, merge, rows: 16, shared: words * 4 }
     }
 }

@@ -63,6 +63,10 @@ impl From<DeviceError> for candle_core::Error {
 
 /// How a kernel is started.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(any(feature = "cuda", feature = "emulation")),
+    expect(dead_code, reason = "no driver is built in that reads it")
+)]
 pub(crate) struct Launch {
     /// Its name in the source.
     pub(crate) kernel: &'static str,

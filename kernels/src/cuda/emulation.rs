@@ -59,6 +59,11 @@ impl Emulation {
     }
 }
 
+/// Whether the emulation can be built on this machine.
+pub(super) fn has_compiler() -> bool {
+    Command::new("c++").arg("--version").output().is_ok()
+}
+
 fn missing(message: impl Into<String>) -> DeviceError {
     DeviceError::Missing { message: message.into() }
 }

@@ -26,6 +26,7 @@ mod embedding;
 #[cfg(feature = "emulation")]
 mod emulation;
 mod kv_cache;
+#[cfg(any(feature = "cuda", feature = "emulation"))]
 mod library;
 mod linear;
 mod memory;
@@ -81,6 +82,48 @@ impl Gpu {
     #[cfg(feature = "emulation")]
     pub fn emulated() -> Result<Self, DeviceError> {
         Ok(Self::new(Box::new(emulation::Emulation::open()?)))
+    }
+
+    /// What tests of kernels run on: the first GPU where there is one, else the emulation. None on a
+    /// machine that has neither, which is said.
+    ///
+    /// # Panics
+    /// When there is a device that cannot be used, or kernels that do not compile.
+    #[cfg(feature = "emulation")]
+    #[expect(clippy::print_stderr, reason = "a test that proves nothing says so")]
+    pub fn for_tests() -> Option<Self> {
+        static GPU: std::sync::OnceLock<Option<Gpu>> = std::sync::OnceLock::new();
+        let open = || match Self::open(0) {
+            Ok(gpu) => Some(gpu),
+            Err(DeviceError::Missing { .. }) if emulation::has_compiler() => {
+                Some(Self::emulated().expect("the kernels compile"))
+            }
+            Err(DeviceError::Missing { .. }) => {
+                eprintln!(
+                    "SKIPPED: neither a gpu nor a C++ compiler, so no kernel was tested: c++"
+                );
+                None
+            }
+            Err(error) => panic!("{error}"),
+        };
+        GPU.get_or_init(open).clone()
+    }
+
+    /// Bytes a second that the device reads and writes when it copies `bytes` to and fro: what
+    /// no kernel is faster than.
+    ///
+    /// # Errors
+    /// When memory is missing.
+    pub fn copy_rate(&self, bytes: usize, times: u32) -> Outcome<f64> {
+        let buffer = self.zeros(2 * bytes)?;
+        buffer.copy_within(0, bytes, bytes)?;
+        self.synchronize()?;
+        let started = std::time::Instant::now();
+        for _ in 0..times {
+            buffer.copy_within(0, bytes, bytes)?;
+        }
+        self.synchronize()?;
+        Ok(2.0 * bytes as f64 * f64::from(times) / started.elapsed().as_secs_f64())
     }
 
     #[cfg(any(feature = "cuda", feature = "emulation"))]

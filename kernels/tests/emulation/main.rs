@@ -1,6 +1,7 @@
-//! The CUDA kernels against the operations of the CPU, without a GPU: every kernel runs as host code, thread by thread.
+//! The CUDA kernels against the operations of the CPU: on a GPU where there is one, and else as host code, thread by
+//! thread.
 //!
-//! Needs a C++ compiler; without one these tests say so and prove nothing.
+//! Without a GPU they need a C++ compiler; without either they say so and prove nothing.
 #![cfg(test)]
 
 mod attention;
@@ -8,23 +9,12 @@ mod linear;
 mod rows;
 mod sample;
 
-use std::sync::OnceLock;
-
 use candle_core::{Device as Host, Tensor};
 use pinion_kernels::{Activations, Device, Gpu};
 
-/// The emulated device; none on a machine without a C++ compiler.
-#[expect(clippy::print_stderr, reason = "a test that proves nothing says so")]
+/// A GPU, or its emulation; none on a machine without either.
 fn device() -> Option<Device> {
-    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
-    let open = || {
-        if std::process::Command::new("c++").arg("--version").output().is_err() {
-            eprintln!("SKIPPED: the CUDA kernels are not tested, there is no C++ compiler: c++");
-            return None;
-        }
-        Some(Gpu::emulated().unwrap())
-    };
-    GPU.get_or_init(open).clone().map(Device::Gpu)
+    Gpu::for_tests().map(Device::Gpu)
 }
 
 /// Deterministic values between -1 and 1.

@@ -1,4 +1,4 @@
-//! Models on a GPU, which here is the emulation of its kernels, against the CPU.
+//! Models on a GPU, or where there is none on the emulation of its kernels, against the CPU.
 
 use std::sync::Arc;
 
@@ -35,16 +35,9 @@ fn model(config: &str, kind: WeightType, device: &Device) -> Box<dyn CausalLm> {
     build(&config, &Weights::new(source, Some(kind)).on(device)).unwrap()
 }
 
-fn has_compiler() -> bool {
-    std::process::Command::new("c++").arg("--version").output().is_ok()
-}
-
 #[test]
 fn a_gpu_gives_the_logits_and_the_text_of_the_cpu() {
-    if !has_compiler() {
-        return;
-    }
-    let gpu = Device::Gpu(Gpu::emulated().unwrap());
+    let Some(gpu) = Gpu::for_tests().map(Device::Gpu) else { return };
     let prompt: Vec<u32> = (0..21).map(|t| (t * 13 + 5) % 197).collect();
     let kinds = [
         (WeightType::F32, 1e-5),
@@ -77,10 +70,7 @@ fn a_gpu_gives_the_logits_and_the_text_of_the_cpu() {
 
 #[test]
 fn logits_on_a_gpu_are_the_same_bits_alone_chunked_and_in_a_batch() {
-    if !has_compiler() {
-        return;
-    }
-    let gpu = Device::Gpu(Gpu::emulated().unwrap());
+    let Some(gpu) = Gpu::for_tests().map(Device::Gpu) else { return };
     let texts: Vec<Vec<u32>> =
         (0..3).map(|i| (0..12 + 9 * i).map(|t| (t * 13 + i * 29) % 197).collect()).collect();
     for kind in [WeightType::F32, WeightType::Bf16, WeightType::Q8_0] {
@@ -101,10 +91,7 @@ fn logits_on_a_gpu_are_the_same_bits_alone_chunked_and_in_a_batch() {
 
 #[test]
 fn what_has_no_kernels_for_a_gpu_is_refused_by_name() {
-    if !has_compiler() {
-        return;
-    }
-    let gpu = Device::Gpu(Gpu::emulated().unwrap());
+    let Some(gpu) = Gpu::for_tests().map(Device::Gpu) else { return };
     let config = ModelConfig::parse(&CONFIGS[0].replace("LlamaFor", "GraniteFor")).unwrap();
     let source = Arc::new(random_source(&config, 3).unwrap());
     let error = build(&config, &Weights::new(source, None).on(&gpu)).err().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! The engine over a GPU, which here is the emulation of its kernels: the texts of the CPU.
+//! The engine over a GPU, or the emulation of its kernels: the texts of the CPU.
 
 use std::sync::Arc;
 
@@ -60,10 +60,7 @@ fn requests() -> Vec<Request> {
 
 #[test]
 fn requests_on_a_gpu_get_the_tokens_of_the_cpu() {
-    if std::process::Command::new("c++").arg("--version").output().is_err() {
-        return;
-    }
-    let gpu = Device::Gpu(Gpu::emulated().unwrap());
+    let Some(gpu) = Gpu::for_tests().map(Device::Gpu) else { return };
     let limits = || SchedulerConfig {
         max_num_batched_tokens: 24,
         max_chunk: 24,
