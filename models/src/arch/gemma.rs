@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::fields::{SizeDefaults, Sizes, check_window, positive, windows_of_types};
 use crate::layers::{
     Activation, Attention, Decoder, DecoderLayer, FeedForward, Mixer, Mlp, Norm, QueryKeyNorm,
-    RopeConfig, RopeDefaults, RopeFields, RotaryEmbedding,
+    RmsNorm, RopeConfig, RopeDefaults, RopeFields, RotaryEmbedding,
 };
 use crate::registry::Plan;
 use crate::{CausalLm, ModelConfig, Weights};
@@ -119,26 +119,17 @@ impl Fields {
 
 impl Plan for Config {
     fn build(&self, weights: &Weights) -> Result<Box<dyn CausalLm>> {
-        let sizes = &self.sizes;
-        let rotary = |rope| RotaryEmbedding::new(rope, sizes.head_dim, sizes.max_model_len);
-        let (rotary, local) = (Arc::new(rotary(&self.rope)?), Arc::new(rotary(&self.local_rope)?));
-        let model = weights.at("model");
-        let embed_tokens = model.embedding("embed_tokens", sizes.vocab_size, sizes.hidden_size)?;
-        let layers = self.windows.iter().enumerate().map(|(index, window)| {
-            let rotary = if window.is_some() { &local } else { &rotary };
-            self.layer(index, rotary, &model.at("layers").at(index))
-        });
-        let layers = layers.collect::<Result<Vec<_>>>()?;
-        let norm = self.norm(&model, "norm")?;
-        let lm_head = if sizes.tie_word_embeddings {
-            embed_tokens.tied_linear()
-        } else {
-            weights.linear("lm_head", sizes.hidden_size, sizes.vocab_size, false)?
+        let (head_dim, len) = (self.sizes.head_dim, self.sizes.max_model_len);
+        let rotary = |rope| RotaryEmbedding::new(rope, head_dim, len).map(Arc::new);
+        let (rotary, local) = (rotary(&self.rope)?, rotary(&self.local_rope)?);
+        let layer = |index: usize, weights: &Weights| {
+            let rotary = if self.windows[index].is_some() { &local } else { &rotary };
+            self.layer(index, rotary, weights)
         };
         Ok(Box::new(Decoder {
-            embedding_scale: (sizes.hidden_size as f32).sqrt(),
+            embedding_scale: (self.sizes.hidden_size as f32).sqrt(),
             logit_cap: self.logit_cap,
-            ..Decoder::new(sizes, weights, (embed_tokens, layers), norm, lm_head)
+            ..Decoder::read(&self.sizes, weights, layer, RmsNorm::one_more)?
         }))
     }
 }

@@ -98,21 +98,10 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Box<dyn Plan>> {
 
 impl Plan for Config {
     fn build(&self, weights: &Weights) -> Result<Box<dyn CausalLm>> {
-        let Sizes { vocab_size, hidden_size, norm_eps, head_dim, max_model_len, .. } = self.sizes;
-        let rotary = Arc::new(RotaryEmbedding::new(&self.rope, head_dim, max_model_len)?);
-        let model = weights.at("model");
-        let embed_tokens = model.embedding("embed_tokens", vocab_size, hidden_size)?;
-        let layers = (0..self.sizes.num_layers)
-            .map(|index| self.layer(index, &rotary, &model.at("layers").at(index)))
-            .collect::<Result<Vec<_>>>()?;
-        let norm = model.rms_norm("norm", hidden_size, norm_eps)?;
-        let lm_head = if self.sizes.tie_word_embeddings {
-            embed_tokens.tied_linear()
-        } else {
-            weights.linear("lm_head", hidden_size, vocab_size, false)?
-        };
-        let parts = (embed_tokens, layers);
-        Ok(Box::new(Decoder::new(&self.sizes, weights, parts, norm, lm_head)))
+        let (head_dim, len) = (self.sizes.head_dim, self.sizes.max_model_len);
+        let rotary = Arc::new(RotaryEmbedding::new(&self.rope, head_dim, len)?);
+        let layer = |index, weights: &Weights| self.layer(index, &rotary, weights);
+        Ok(Box::new(Decoder::read(&self.sizes, weights, layer, Ok)?))
     }
 }
 

@@ -5,7 +5,7 @@
 use candle_core::Result;
 use pinion_kernels::{Activations, ops};
 
-use super::{Attention, Embedding, Experts, LatentAttention, Linear, Mlp, Norm};
+use super::{Attention, Embedding, Experts, LatentAttention, Linear, Mlp, Norm, RmsNorm};
 use crate::fields::Sizes;
 use crate::{CausalLm, ForwardCtx, ModelSpec, Weights};
 
@@ -152,6 +152,27 @@ impl Mixer {
 }
 
 impl Decoder {
+    /// Reads a decoder whose outer names are Llama's; `norm` is what becomes of the last norm.
+    pub(crate) fn read(
+        sizes: &Sizes,
+        weights: &Weights,
+        layer: impl Fn(usize, &Weights) -> Result<DecoderLayer>,
+        norm: impl Fn(RmsNorm) -> Result<RmsNorm>,
+    ) -> Result<Self> {
+        let model = weights.at("model");
+        let embed_tokens = model.embedding("embed_tokens", sizes.vocab_size, sizes.hidden_size)?;
+        let layers = (0..sizes.num_layers)
+            .map(|index| layer(index, &model.at("layers").at(index)))
+            .collect::<Result<Vec<_>>>()?;
+        let norm = norm(model.rms_norm("norm", sizes.hidden_size, sizes.norm_eps)?)?;
+        let lm_head = if sizes.tie_word_embeddings {
+            embed_tokens.tied_linear()
+        } else {
+            weights.linear("lm_head", sizes.hidden_size, sizes.vocab_size, false)?
+        };
+        Ok(Self::new(sizes, weights, (embed_tokens, layers), norm, lm_head))
+    }
+
     /// A decoder that does nothing to embedded tokens and logits.
     pub(crate) fn new(
         sizes: &Sizes,

@@ -25,22 +25,10 @@ pub(crate) fn plan(config: &ModelConfig, version: Version) -> Result<Box<dyn Pla
 
 impl Plan for Config {
     fn build(&self, weights: &Weights) -> Result<Box<dyn CausalLm>> {
-        let Sizes { vocab_size, hidden_size, norm_eps, max_model_len, .. } = self.sizes;
-        let rotary = RotaryEmbedding::new(&self.rope, self.fields.qk_rope_head_dim, max_model_len)?;
-        let rotary = Arc::new(rotary);
-        let model = weights.at("model");
-        let embed_tokens = model.embedding("embed_tokens", vocab_size, hidden_size)?;
-        let layers = (0..self.sizes.num_layers)
-            .map(|index| self.layer(index, &rotary, &model.at("layers").at(index)))
-            .collect::<Result<Vec<_>>>()?;
-        let norm = model.rms_norm("norm", hidden_size, norm_eps)?;
-        let lm_head = if self.sizes.tie_word_embeddings {
-            embed_tokens.tied_linear()
-        } else {
-            weights.linear("lm_head", hidden_size, vocab_size, false)?
-        };
-        let parts = (embed_tokens, layers);
-        Ok(Box::new(Decoder::new(&self.sizes, weights, parts, norm, lm_head)))
+        let (rotated, len) = (self.fields.qk_rope_head_dim, self.sizes.max_model_len);
+        let rotary = Arc::new(RotaryEmbedding::new(&self.rope, rotated, len)?);
+        let layer = |index, weights: &Weights| self.layer(index, &rotary, weights);
+        Ok(Box::new(Decoder::read(&self.sizes, weights, layer, Ok)?))
     }
 }
 

@@ -28,24 +28,13 @@ pub(crate) fn plan(config: &ModelConfig, family: &Family) -> Result<Box<dyn Plan
 
 impl Plan for Config {
     fn build(&self, weights: &Weights) -> Result<Box<dyn CausalLm>> {
-        let sizes = &self.sizes;
-        let rotary = RotaryEmbedding::new(&self.rope, sizes.head_dim, sizes.max_model_len)?;
-        let rotary = Arc::new(rotary);
-        let model = weights.at("model");
-        let embed_tokens = model.embedding("embed_tokens", sizes.vocab_size, sizes.hidden_size)?;
-        let layers = (0..sizes.num_layers)
-            .map(|i| self.layer(i, &rotary, &model.at("layers").at(i)))
-            .collect::<Result<Vec<_>>>()?;
-        let norm = model.rms_norm("norm", sizes.hidden_size, sizes.norm_eps)?;
-        let lm_head = if sizes.tie_word_embeddings {
-            embed_tokens.tied_linear()
-        } else {
-            weights.linear("lm_head", sizes.hidden_size, sizes.vocab_size, false)?
-        };
+        let (head_dim, len) = (self.sizes.head_dim, self.sizes.max_model_len);
+        let rotary = Arc::new(RotaryEmbedding::new(&self.rope, head_dim, len)?);
+        let layer = |index, weights: &Weights| self.layer(index, &rotary, weights);
         Ok(Box::new(Decoder {
             embedding_scale: self.multipliers.embedding,
             logit_scale: self.multipliers.logits,
-            ..Decoder::new(sizes, weights, (embed_tokens, layers), norm, lm_head)
+            ..Decoder::read(&self.sizes, weights, layer, Ok)?
         }))
     }
 }
