@@ -114,7 +114,12 @@ impl PackageTokenizer {
         // The library panics on some texts that are no JSON at all.
         serde_json::from_str::<IgnoredAny>(text)
             .map_err(|source| TokenizerError::Json { file: file(), source })?;
-        Self::checked(&|| Tokenizer::from_bytes(text.as_bytes()), file(), vocab_size)
+        let make = || {
+            let tokenizer = Tokenizer::from_bytes(text.as_bytes())?;
+            let largest = tokenizer.get_vocab(false).into_values().max();
+            Ok((tokenizer, largest))
+        };
+        Self::checked(&make, file(), vocab_size)
     }
 
     /// From the bytes that [`compact::encode`] made of a `tokenizer.json`.
@@ -127,15 +132,14 @@ impl PackageTokenizer {
     }
 
     fn checked(
-        make: &dyn Fn() -> tokenizers::Result<Tokenizer>,
+        make: &dyn Fn() -> tokenizers::Result<(Tokenizer, Option<u32>)>,
         file: String,
         vocab_size: usize,
     ) -> Result<Self, TokenizerError> {
         let load = || -> tokenizers::Result<(Tokenizer, Option<u32>)> {
-            let mut tokenizer = make()?;
+            let (mut tokenizer, largest) = make()?;
             tokenizer.with_truncation(None)?;
             tokenizer.with_padding(None);
-            let largest = tokenizer.get_vocab(false).into_values().max();
             Ok((tokenizer, largest))
         };
         let invalid = |reason| TokenizerError::Invalid { file: file.clone(), reason };

@@ -71,14 +71,15 @@ pub(crate) fn encode(json: &str) -> Option<Vec<u8>> {
     let bytes = postcard::to_stdvec(&Compact { rest: &rest, vocabulary, merges }).ok()?;
     let same = || {
         let (original, compact) =
-            (Tokenizer::from_bytes(json.as_bytes()).ok()?, decode(&bytes).ok()?);
+            (Tokenizer::from_bytes(json.as_bytes()).ok()?, decode(&bytes).ok()?.0);
         Some(original.to_string(false).ok()? == compact.to_string(false).ok()?)
     };
     (same() == Some(true)).then_some(bytes)
 }
 
-/// The tokenizer of a compact form. It may panic where the bytes are not those of [`encode`].
-pub(super) fn decode(bytes: &[u8]) -> Result<Tokenizer, Failure> {
+/// The tokenizer of a compact form, and the largest id of its model. It may panic where the bytes are not those of
+/// [`encode`].
+pub(super) fn decode(bytes: &[u8]) -> Result<(Tokenizer, Option<u32>), Failure> {
     let compact: Compact<'_> = postcard::from_bytes(bytes)?;
     let mut rest: Value = serde_json::from_str(compact.rest)?;
     let model: Model = part(&mut rest, "model")?;
@@ -95,7 +96,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Tokenizer, Failure> {
     tokenizer.with_padding(part(&mut rest, "padding")?);
     let added: Option<Vec<AddedToken>> = part(&mut rest, "added_tokens")?;
     tokenizer.add_tokens(added.unwrap_or_default())?;
-    Ok(tokenizer)
+    // They ascend.
+    let largest = compact.vocabulary.last().map(|&(_, id)| id);
+    Ok((tokenizer, largest))
 }
 
 fn part<T: DeserializeOwned>(rest: &mut Value, name: &str) -> serde_json::Result<T> {
@@ -103,13 +106,15 @@ fn part<T: DeserializeOwned>(rest: &mut Value, name: &str) -> serde_json::Result
 }
 
 fn build(model: Model, compact: &Compact<'_>) -> Result<BPE, Failure> {
-    let mut by_id = AHashMap::with_capacity(compact.vocabulary.len());
-    let mut vocabulary = AHashMap::with_capacity(compact.vocabulary.len());
-    for &(token, id) in &compact.vocabulary {
-        by_id.insert(id, token);
-        vocabulary.insert(token.to_owned(), id);
-    }
-    let token = |id: u32| by_id.get(&id).map(|&token| token.to_owned());
+    let vocabulary: AHashMap<String, u32> =
+        compact.vocabulary.iter().map(|&(token, id)| (token.to_owned(), id)).collect();
+    let token = |id: u32| {
+        // Most vocabularies have every id, which is then where its token lies.
+        let known = &compact.vocabulary;
+        let at_its_place = known.get(id as usize).filter(|&&(_, at)| at == id);
+        let found = || known.binary_search_by_key(&id, |&(_, at)| at).ok().map(|at| &known[at]);
+        at_its_place.or_else(found).map(|&(token, _)| token.to_owned())
+    };
     let merges: Option<Vec<_>> =
         compact.merges.iter().map(|&(left, right)| Some((token(left)?, token(right)?))).collect();
     let merges = merges.ok_or("a merge names no token")?;
