@@ -3,10 +3,7 @@
 # had, every kernel with the real one, for every target. Ends with 77 where there is no compiler to be had.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-target=${CARGO_TARGET_DIR:-target}
-# A folder of its own: the same build script with the real compiler would be built again and again.
-NVCC=$PWD/scripts/cuda/fake-nvcc CARGO_TARGET_DIR=$target/cuda-check \
-  cargo clippy -p pinion-kernels --features cuda --locked -- -D warnings
+NVCC=$PWD/scripts/cuda/fake-nvcc cargo clippy -p pinion-kernels --features cuda --locked -- -D warnings
 if ! exports=$(scripts/cuda/setup.sh "${PINION_CUDA_DIR:-$HOME/.cache/pinion-cuda}"); then
   echo 'no CUDA compiler: the kernels were not compiled for GPUs' >&2
   exit 77
