@@ -249,6 +249,9 @@ impl Driver for Nvidia {
     }
 
     unsafe fn upload(&self, to: u64, from: &[u8]) -> Result<(), DeviceError> {
+        if from.is_empty() {
+            return Ok(());
+        }
         let f = self.enter()?;
         // SAFETY: as the caller says; of pageable memory the driver makes a copy first.
         let code = unsafe { (f.upload)(to, from.as_ptr().cast(), from.len(), self.stream) };
@@ -256,6 +259,9 @@ impl Driver for Nvidia {
     }
 
     unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<(), DeviceError> {
+        if to.is_empty() {
+            return Ok(());
+        }
         let f = self.enter()?;
         // SAFETY: as the caller says; the copy is waited for.
         let code = unsafe { (f.download)(to.as_mut_ptr().cast(), from, to.len(), self.stream) };
