@@ -53,7 +53,6 @@ struct Fields {
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     rms_norm_eps: Option<f64>,
-    #[serde(alias = "layer_norm_epsilon")]
     layer_norm_eps: Option<f64>,
     tie_word_embeddings: Option<bool>,
 }

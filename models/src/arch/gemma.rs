@@ -27,8 +27,10 @@ struct Fields {
     attention_bias: Option<bool>,
     query_pre_attn_scalar: Option<f64>,
     sliding_window: Option<usize>,
-    #[serde(alias = "_sliding_window_pattern")]
     sliding_window_pattern: Option<usize>,
+    /// The same in checkpoints that were saved later, some of which have both.
+    #[serde(rename = "_sliding_window_pattern")]
+    saved_pattern: Option<usize>,
     layer_types: Option<Vec<String>>,
     final_logit_softcapping: Option<f64>,
     attn_logit_softcapping: Option<f64>,
@@ -106,7 +108,7 @@ impl Fields {
         }
         let pattern = match generation {
             Generation::Two => 2,
-            Generation::Three => self.sliding_window_pattern.unwrap_or(6),
+            Generation::Three => self.sliding_window_pattern.or(self.saved_pattern).unwrap_or(6),
         };
         if pattern == 0 || window.is_none() {
             bail!("config.json: layers slide but sliding_window or its pattern is missing")

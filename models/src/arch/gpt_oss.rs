@@ -19,9 +19,7 @@ use crate::{CausalLm, ModelConfig, Weights};
 
 #[derive(Deserialize)]
 struct Fields {
-    #[serde(alias = "num_experts")]
     num_local_experts: Option<usize>,
-    #[serde(alias = "experts_per_token")]
     num_experts_per_tok: Option<usize>,
     hidden_act: Option<String>,
     attention_bias: Option<bool>,

@@ -106,9 +106,28 @@ fn windows_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn fields_that_published_configs_have_under_two_names_are_read() {
+    let others = json!({"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 64,
+        "sliding_window_pattern": 2, "_sliding_window_pattern": 2, "experts_per_token": 2,
+        "num_experts_per_tok": 2, "num_experts": 3, "num_local_experts": 3, "n_routed_experts": 4,
+        "n_group": 1, "topk_group": 1, "moe_intermediate_size": 16, "kv_lora_rank": 24,
+        "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6, "rotary_emb_base": 10_000,
+        "rope_theta": 10_000.0, "rotary_pct": 1.0, "partial_rotary_factor": 1.0,
+        "rope_scaling": {"rope_type": "default"}, "rms_norm_eps": 1e-5, "layer_norm_eps": 1e-5});
+    for architecture in pinion_models::architectures() {
+        let mut config = changed(&valid(architecture), &others);
+        if architecture == "GPTNeoXForCausalLM" {
+            config["hidden_act"] = json!("gelu");
+        }
+        let tensors = ModelConfig::parse(&config.to_string()).unwrap().tensors();
+        assert!(tensors.is_ok(), "{architecture}: {:?}", tensors.err());
+    }
+}
+
+#[test]
 fn options_that_change_the_result_and_are_not_served_are_named() {
-    let moe = json!({"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
-        "kv_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6});
+    let moe = json!({"num_experts": 3, "n_routed_experts": 3, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16, "kv_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6});
     let cases = [
         ("Gemma2ForCausalLM", json!({"hidden_activation": "relu"}), "hidden_activation `relu`"),
         ("Gemma2ForCausalLM", json!({"sliding_window": null}), "layers slide but sliding_window"),

@@ -28,7 +28,6 @@ pub(super) struct Fields {
     pub(super) rope_interleave: Option<bool>,
     pub(super) first_k_dense_replace: Option<usize>,
     pub(super) moe_layer_freq: Option<usize>,
-    #[serde(alias = "num_experts", alias = "num_local_experts")]
     pub(super) n_routed_experts: Option<usize>,
     pub(super) n_shared_experts: Option<usize>,
     pub(super) moe_intermediate_size: usize,
