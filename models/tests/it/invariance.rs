@@ -1,9 +1,9 @@
 //! A sequence's logits depend on nothing but the sequence.
 
 use pinion_kernels::WeightType;
-use pinion_models::testing::{random_model, tiny_llama};
+use pinion_models::testing::{logits, random_model, tiny_llama, tiny_others};
 
-use crate::harness::{Runner, Sequence, backends};
+use crate::harness::{Runner, Sequence, backends, relative_error};
 
 #[test]
 fn logits_are_the_same_bits_alone_chunked_and_in_a_batch() {
@@ -30,6 +30,30 @@ fn logits_are_the_same_bits_alone_chunked_and_in_a_batch() {
                 .collect();
             let batched = runner.step(&mut work);
             assert_eq!(bits(&batched), bits(&whole.concat()), "{kind} {}", attention.name());
+        }
+    }
+}
+
+#[test]
+fn other_architectures_run_with_every_weight_type() {
+    let text: Vec<u32> = (0..20).map(|t| (t * 13 + 5) % 97).collect();
+    for config in tiny_others() {
+        let run = |kind| {
+            let model = random_model(&config, 0, Some(kind)).unwrap();
+            (logits(&*model, &text).unwrap(), model.spec().weight_bytes)
+        };
+        let (exact, bytes) = run(WeightType::F32);
+        for &kind in &WeightType::ALL[1..] {
+            let (found, fewer) = run(kind);
+            let name = config.architecture();
+            assert!(fewer < bytes, "{name} {kind}");
+            assert!(found.iter().flatten().all(|logit| logit.is_finite()), "{name} {kind}");
+            assert_ne!(found, exact, "{name} {kind}");
+            // Rounding may choose another expert, so only the kinds that hardly round are close.
+            if matches!(kind, WeightType::Bf16) {
+                let error = relative_error(&found[0], &exact[0]);
+                assert!(error < 0.05, "{name} {kind}: {error}");
+            }
         }
     }
 }
