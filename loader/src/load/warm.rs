@@ -1,6 +1,7 @@
 //! A package from its snapshot: nothing of its weights, tokenizer or template is looked at again.
 
 use std::sync::Arc;
+use std::thread;
 
 use pinion_kernels::{Device, WeightType};
 use pinion_models::ModelConfig;
@@ -70,6 +71,12 @@ fn restore(
             Some(WeightType::parse(name).ok_or_else(|| format!("unknown weight type: {name}"))?)
         }
     };
+    let image = Arc::clone(snapshot);
+    // While the tokenizer loads, the weights come: a step that meets pages which are not there waits for each.
+    let prefetch = thread::Builder::new().name("prefetch".to_owned());
+    if let Err(error) = prefetch.spawn(move || image.prefetch()) {
+        return Err(format!("no thread could be started: {error}"));
+    }
     let source = Arc::new(RestoredSource(Arc::clone(snapshot)));
     let model = build(&config, source, kind, device).map_err(|e| e.to_string())?;
     let tokenizer = tokenizer(snapshot)?;
