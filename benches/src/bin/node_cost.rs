@@ -71,7 +71,6 @@ fn load(
         num_layers: 1,
         num_kv_heads: 1,
         head_dim: 1,
-        vocab_size: (FIRST_TOKEN + NUM_TOKENS) as usize,
         max_model_len: 1 << 16,
         ..package.spec
     };
@@ -118,7 +117,7 @@ fn start(args: &Args, worker: &Path) -> Result<(Child, SocketAddr, BufReader<Chi
         None => daemon.args(["serve", "--stream-journal", "false"]),
     };
     let mut daemon = daemon
-        .args(["--listen", "127.0.0.1:0", "--prefix-cache", "false"])
+        .args(["--listen", "127.0.0.1:0", "--prefix-cache", "false", "--snapshots", "off"])
         .args(["--max-num-seqs", &streams, "--max-queue", &streams])
         .env("PINION_WORKER", worker)
         .stderr(Stdio::piped())

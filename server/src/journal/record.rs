@@ -10,6 +10,9 @@ use crate::wire::openai::{GenerateRequest, Meta};
 /// Length and checksum, little endian.
 pub(super) const PREFIX_BYTES: usize = 8;
 
+/// Bytes of a small item, about.
+const SMALL_ITEM: usize = 16;
+
 /// Version of everything that is serialized here. A test knows the bytes of an example: whatever
 /// changes them must count this up.
 pub(super) const FORMAT: u32 = 1;
@@ -180,7 +183,8 @@ impl<'a> Iterator for Records<'a> {
 }
 
 fn decode(mut bytes: &[u8]) -> Result<Vec<Item<'_>>, Damage> {
-    let mut items = Vec::new();
+    // Most items are the events of one step of one stream.
+    let mut items = Vec::with_capacity(1 + bytes.len() / SMALL_ITEM);
     while !bytes.is_empty() {
         let (item, rest) = postcard::take_from_bytes(bytes).map_err(|_| Damage::Corrupt)?;
         items.push(item);

@@ -111,6 +111,9 @@ async fn survives(fault: Fault) {
     switch.set(fault);
     before.append(0, &delta(1));
     before.append(1, &finished());
+    if fault == Fault::Blocks {
+        assert_eq!(before.read().ready().0.len(), 1, "nothing is shown before it is written");
+    }
     until(|| {
         // As the sweep of streams does every second.
         journal.judge(Instant::now() + Duration::from_secs(5));
