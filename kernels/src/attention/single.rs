@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::softmax::{Running, SoftCap, SoftmaxTile};
+use super::softmax::{Running, SoftmaxTile};
 use super::tile::{HeadBlocks, KEYS};
 use crate::cpu::{Isa, Kernel};
 use crate::kv_cache::KvElement;
@@ -84,12 +84,15 @@ impl<T: KvElement> Single<'_, T> {
                 shape: (head_dim, stride),
                 out: &mut scores,
             });
-            for ((scores, running), sums) in scores.iter_mut().zip(&mut running).zip(&mut sums) {
-                if let Some(cap) = self.soft_cap {
-                    self.isa.run(SoftCap { scores, cap });
-                }
-                let visible = visible.clone();
-                let factor = self.isa.run(SoftmaxTile { scores, visible, running });
+            let mut factors = [0f32; ROWS];
+            self.isa.run(SoftmaxTile {
+                scores: &mut scores,
+                visible: visible.clone(),
+                cap: self.soft_cap,
+                running: &mut running,
+                factors: &mut factors,
+            });
+            for (factor, sums) in factors.into_iter().zip(&mut sums) {
                 if factor.to_bits() != 1f32.to_bits() {
                     sums[..head_dim].iter_mut().for_each(|sum| *sum *= factor);
                 }
@@ -104,7 +107,7 @@ impl<T: KvElement> Single<'_, T> {
         }
         for ((sums, running), out) in sums.iter().zip(&running).zip(out.chunks_exact_mut(head_dim))
         {
-            let scale = 1.0 / running.sum;
+            let scale = 1.0 / running.sum();
             out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * scale);
         }
     }

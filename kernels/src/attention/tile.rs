@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::softmax::{Running, SoftCap, SoftmaxTile};
+use super::softmax::{Running, SoftmaxTile};
 use crate::cpu::{Cpu, Isa, Kernel};
 use crate::gemm::{self, Ahead, CHUNK, Left, Panel, Right, max_rows};
 use crate::kv_cache::KvElement;
@@ -41,6 +41,8 @@ pub(super) struct QueryTile {
     // In the same order.
     sums: Vec<f32>,
     running: Vec<Running>,
+    // What a tile makes of the sums before it.
+    factors: Vec<f32>,
     pub(super) soft_cap: Option<f32>,
 }
 
@@ -63,6 +65,7 @@ impl QueryTile {
             queries: vec![0f32; num_rows * width],
             sums: vec![0f32; num_rows * width],
             running: (0..num_rows).map(start).collect(),
+            factors: vec![0f32; num_rows],
             soft_cap: None,
         };
         for (row, values) in rows.enumerate() {
@@ -115,13 +118,15 @@ impl QueryTile {
         scores: &mut [f32],
         values: &[f32],
     ) {
-        for (row, scores) in rows.clone().zip(scores.as_chunks_mut::<KEYS>().0) {
-            let running = &mut self.running[row];
-            if let Some(cap) = self.soft_cap {
-                self.cpu.isa.run(SoftCap { scores, cap });
-            }
-            let visible = keys.clone();
-            let factor = self.cpu.isa.run(SoftmaxTile { scores, visible, running });
+        self.cpu.isa.run(SoftmaxTile {
+            scores: scores.as_chunks_mut().0,
+            visible: keys.clone(),
+            cap: self.soft_cap,
+            running: &mut self.running[rows.clone()],
+            factors: &mut self.factors[rows.clone()],
+        });
+        for row in rows.clone() {
+            let factor = self.factors[row];
             if factor.to_bits() != 1f32.to_bits() {
                 for chunk in 0..self.width / CHUNK {
                     let start = self.place(row, chunk);
@@ -140,7 +145,7 @@ impl QueryTile {
 
     /// Writes the result of a row.
     pub(super) fn write(&self, row: usize, out: &mut [f32]) {
-        let scale = 1.0 / self.running[row].sum;
+        let scale = 1.0 / self.running[row].sum();
         for (chunk, out) in out.chunks_mut(CHUNK).enumerate() {
             let start = self.place(row, chunk);
             for (out, sum) in out.iter_mut().zip(&self.sums[start..]) {
