@@ -10,15 +10,12 @@ pub(crate) mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod finish;
 mod portable;
 #[cfg(test)]
 mod tests;
 
 use crate::cpu::{Isa, Path};
 use crate::packed::{GROUP_ROWS, PAIR_ROWS};
-
-pub(crate) use finish::{Finish, Mode};
 
 /// Depth of one chunk of packed left-hand rows.
 ///

@@ -9,7 +9,6 @@ use candle_core::{DType, Result, Tensor, bail};
 use super::check_dtype;
 use crate::cpu::Cpu;
 use crate::cuda;
-use crate::gemm::{Finish, Mode};
 use crate::quant;
 use crate::view::{Rows, with_f32};
 use crate::{Activations, PackedTensor};
@@ -115,11 +114,47 @@ fn check(in_dim: usize, weight: &PackedTensor, bias: Option<&Tensor>) -> Result<
 /// Writes the product to `out` `[n, out]`.
 fn multiply(cpu: &Cpu, x: Rows<'_>, weight: &PackedTensor, finish: Finish<'_>, out: &mut [f32]) {
     if let Some(matrix) = weight.quantized() {
-        return quant::multiply(cpu, x, matrix, finish, out);
+        let finish = |first: usize, sums: &[f32], out: &mut [f32]| finish.write(first, sums, out);
+        return quant::multiply(cpu, x, matrix, out, &finish);
     }
     #[cfg(target_arch = "x86_64")]
     if weight.kind() == crate::WeightType::Bf16 && cpu.isa.path() == crate::cpu::Path::Amx {
         return split::multiply(cpu, x, weight, finish, out);
     }
     tiles::multiply(cpu, x, weight, finish, out);
+}
+
+/// What a product does to its result.
+#[derive(Clone, Copy)]
+enum Mode {
+    Write,
+    Add,
+}
+
+/// What happens to sums before they are a result.
+#[derive(Clone, Copy)]
+struct Finish<'a> {
+    bias: Option<&'a [f32]>,
+    mode: Mode,
+}
+
+impl Finish<'_> {
+    /// Writes or adds the sums of the lanes from `first` on to `out`, with their bias.
+    fn write(&self, first: usize, sums: &[f32], out: &mut [f32]) {
+        let bias = self.bias.map(|bias| &bias[first..first + out.len()]);
+        let sums = &sums[..out.len()];
+        match (self.mode, bias) {
+            (Mode::Write, None) => out.copy_from_slice(sums),
+            (Mode::Write, Some(bias)) => {
+                out.iter_mut().zip(sums).zip(bias).for_each(|((out, sum), bias)| *out = sum + bias);
+            }
+            (Mode::Add, None) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+            (Mode::Add, Some(bias)) => {
+                out.iter_mut()
+                    .zip(sums)
+                    .zip(bias)
+                    .for_each(|((out, sum), bias)| *out += sum + bias);
+            }
+        }
+    }
 }

@@ -4,9 +4,9 @@
 use std::cell::Cell;
 use std::ops::Range;
 
+use super::Finish;
 use crate::PackedTensor;
 use crate::cpu::Cpu;
-use crate::gemm::Finish;
 use crate::gemm::amx::{self, Product, SplitRow, SumRow, TILE_ROWS, TILE_WORDS, TileRow};
 use crate::packed::{PAIR_DEPTH, PAIR_ROWS};
 use crate::pool::Parts;

@@ -3,8 +3,9 @@
 
 use std::ops::Range;
 
+use super::Finish;
 use crate::cpu::Cpu;
-use crate::gemm::{self, Ahead, CHUNK, Finish, Left, Panel, max_rows};
+use crate::gemm::{self, Ahead, CHUNK, Left, Panel, max_rows};
 use crate::packed::{GROUP_ROWS, PANEL_ROWS};
 use crate::pool::Parts;
 use crate::view::Rows;

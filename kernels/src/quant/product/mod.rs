@@ -16,7 +16,6 @@ use super::Family;
 use super::activations::{Left, QuantizedRows};
 use super::{Format, TILE_ROWS};
 use crate::cpu::{Cpu, Isa, Path};
-use crate::gemm::Finish;
 use crate::pool::Parts;
 use crate::view::Rows;
 
@@ -50,26 +49,8 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Where sums go.
-struct Target<'a> {
-    /// `[n, width]`.
-    out: Parts<'a, f32>,
-    width: usize,
-    finish: Finish<'a>,
-}
-
-impl Target<'_> {
-    /// Puts the sums of the lanes from `lane` on, up to the last one that there is.
-    ///
-    /// # Safety
-    /// Nobody else puts sums of these lanes.
-    unsafe fn put(&self, row: usize, lane: usize, sums: &[f32]) {
-        let start = row * self.width + lane;
-        let end = start + sums.len().min(self.width - lane);
-        // SAFETY: the caller's contract.
-        self.finish.write(lane, sums, unsafe { self.out.part(start..end) });
-    }
-}
+/// Finishes sums of some lanes of a row: takes the first lane, the sums and where they go.
+type Finish<'a> = dyn Fn(usize, &[f32], &mut [f32]) + Sync + 'a;
 
 /// A few rows times one tile.
 struct Call<'a> {
@@ -87,30 +68,35 @@ std::thread_local! {
     static ACTIVATIONS: RefCell<QuantizedRows> = RefCell::default();
 }
 
-/// Finishes `x` times the transposed matrix in `out` `[n, rows]`.
+/// Writes `x` times the transposed matrix to `out` `[n, rows]`, through `finish`.
 pub(crate) fn multiply(
     cpu: &Cpu,
     x: Rows<'_>,
     matrix: Matrix<'_>,
-    finish: Finish<'_>,
     out: &mut [f32],
+    finish: &Finish<'_>,
 ) {
     let mut activations = ACTIVATIONS.take();
     activations.quantize(cpu, matrix.format, x);
     let left = &activations;
     let work = left.len() * matrix.rows * matrix.cols;
     let num_tiles = matrix.num_tiles();
-    let target = Target { out: Parts::new(out), width: matrix.rows, finish };
+    let parts = Parts::new(out);
     cpu.pool.for_each_worth(work, num_tiles.div_ceil(PANEL_TILES), |panel| {
+        let write = |row: usize, lane: usize, sums: &[f32]| {
+            let sums = &sums[..sums.len().min(matrix.rows - lane)];
+            let start = row * matrix.rows + lane;
+            // SAFETY: panels are disjoint columns of the result.
+            finish(lane, sums, unsafe { parts.part(start..start + sums.len()) });
+        };
         let tiles = panel * PANEL_TILES..num_tiles.min((panel + 1) * PANEL_TILES);
         #[cfg(target_arch = "x86_64")]
         if cpu.isa.path() == Path::Amx && left.len() >= amx::MIN_ROWS {
-            // SAFETY: the instructions were detected, and tiles permitted; panels have lanes of
-            // their own.
-            return unsafe { amx::multiply(left, matrix, tiles, &target) };
+            // SAFETY: the instructions were detected, and tiles permitted.
+            return unsafe { amx::multiply(left, matrix, tiles, &write) };
         }
         for tile in tiles {
-            multiply_tile(cpu.isa, left, matrix, tile, &target);
+            multiply_tile(cpu.isa, left, matrix, tile, &write);
         }
     });
     ACTIVATIONS.set(activations);
@@ -121,7 +107,7 @@ fn multiply_tile(
     activations: &QuantizedRows,
     matrix: Matrix<'_>,
     index: usize,
-    target: &Target<'_>,
+    write: &impl Fn(usize, usize, &[f32]),
 ) {
     let Matrix { format, cols, .. } = matrix;
     let path = Kernel::of(isa);
@@ -131,8 +117,7 @@ fn multiply_tile(
         let (tile, left) = (matrix.tile(index), activations.from(first));
         path.run(&mut Call { format, tile, cols, left, rows, sums: &mut sums });
         for (row, sums) in (first..first + rows).zip(sums.chunks_exact(TILE_ROWS)) {
-            // SAFETY: each tile is an item of one thread.
-            unsafe { target.put(row, index * TILE_ROWS, sums) };
+            write(row, index * TILE_ROWS, sums);
         }
     }
 }
