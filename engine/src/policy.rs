@@ -11,6 +11,7 @@
 //! 5. *Order in a step.* Sequences that are one token behind go before prompts, prompts that run
 //!    before those that wait. Nobody is let in past one of its class, or past anybody into what is
 //!    lent, unless that one waits for a prefix. Nobody gives way and comes back in one step.
+//!    Prompts that get log probabilities share a fixed number of tokens, besides all this.
 //! 6. *Room.* Nobody is let in without room for all its tokens. A running sequence that needs a
 //!    block takes it from the last in line behind it, of its own class or of one that has more than
 //!    its part; if there is none it gives way itself.
